@@ -1,0 +1,95 @@
+//! What a watch asks for and how its events arrive.
+
+use async_trait::async_trait;
+
+use crate::{Error, Key, KeyValue, Range, RangeEnd, Revision};
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WatchRequest {
+    pub start: Key,
+    pub end: RangeEnd,
+    /// First revision to deliver, may be in the future; `None` is the one after the newest.
+    pub from: Option<Revision>,
+    /// Carry each key's row from before the revision, where it had one that is not compacted.
+    pub previous: bool,
+}
+
+impl WatchRequest {
+    pub fn key(key: impl Into<Key>) -> Self {
+        Self { start: key.into(), ..Self::default() }
+    }
+
+    pub fn prefix(prefix: impl Into<Key>) -> Self {
+        let Range { start, end, .. } = Range::prefix(prefix);
+        Self { start, end, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn from(mut self, revision: Revision) -> Self {
+        self.from = Some(revision);
+        self
+    }
+
+    #[must_use]
+    pub fn previous(mut self) -> Self {
+        self.previous = true;
+        self
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EventKind {
+    Put,
+    Delete,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WatchEvent {
+    pub kind: EventKind,
+    /// For a delete: the key, the delete's revision as `mod_revision`, everything else empty.
+    pub kv: KeyValue,
+    pub previous: Option<KeyValue>,
+}
+
+/// All events of one revision that the watch asked for; never empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    pub revision: Revision,
+    /// In the order the transaction made them.
+    pub events: Vec<WatchEvent>,
+}
+
+/// Where an engine's watch gets its batches.
+#[async_trait]
+pub trait WatchSource: Send + 'static {
+    /// As [`Watcher::next`].
+    async fn next(&mut self) -> Result<Option<Batch>, Error>;
+}
+
+/// Whole revisions, in commit order, each once, none skipped. Dropping it ends the watch.
+pub struct Watcher {
+    source: Box<dyn WatchSource>,
+}
+
+impl Watcher {
+    pub fn new(source: impl WatchSource) -> Self {
+        Self { source: Box::new(source) }
+    }
+
+    /// Waits for the next revision that touches the watched keys. `None`: the store was closed.
+    ///
+    /// A watcher may read as slowly as it likes: what is no longer in memory is read from history. Only when that was
+    /// compacted too does it end, with [`Error::Compacted`] (read the range anew and watch from there); an engine that
+    /// cannot go back ends it with [`Error::WatchLagged`] (watch again from `resume`). After an error it stays ended.
+    ///
+    /// Cancel safe: a batch is taken only when it is returned.
+    pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
+        self.source.next().await
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
+}
