@@ -1,0 +1,1 @@
+//! `vt.toml`, version v1.
