@@ -14,6 +14,7 @@
 //! kinds there are.
 
 pub mod command;
+mod draft;
 pub mod keys;
 pub mod kind;
 pub mod log;

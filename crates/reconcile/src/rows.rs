@@ -134,7 +134,7 @@ impl Follower {
                 let table = Arc::make_mut(&mut guard);
                 table.revision = batch.revision.0;
                 for event in &batch.events {
-                    let put = matches!(event.kind, store::WatchKind::Put).then_some(&event.kv.value[..]);
+                    let put = matches!(event.kind, store::EventKind::Put).then_some(&event.kv.value[..]);
                     changed.extend(table.change(&event.kv.key, put));
                 }
             }
@@ -233,6 +233,16 @@ pub async fn list(
     rows.truncate(limit);
     let next = more.then(|| rows.last().map(|row| row.id.clone())).flatten();
     Ok(Page { rows, next, revision: answer.revision.0 })
+}
+
+/// The rows that live below `row`'s own scope, as they are now; empty for kinds that open none.
+pub async fn below(store: &dyn Store, row: &Row) -> Result<Table, Error> {
+    if row.scope.level() == model::Level::Env {
+        return Ok(Table::default());
+    }
+    let answer = store.range(Range::prefix(keys::rows_below(&row.inner_scope()))).await.map_err(from_store)?;
+    let rows = answer.items.iter().filter_map(|item| serde_json::from_slice::<Row>(&item.value).ok());
+    Ok(Table::from_rows(rows))
 }
 
 /// What a caller is told of a fault in the store.
