@@ -1,1 +1,1 @@
-//! conformance
+//! What every engine must do, as one suite.
