@@ -117,6 +117,7 @@ impl<'a> Draft<'a> {
         let id = Id::new(contract.prefix);
         let wish = Wish { id: &id, scope, name, spec, before: None };
         let admitted = kind.admit(self.cx, wish).await?;
+        let name = admitted.name.as_deref().unwrap_or(name);
         model::name::check("name", name)?;
         let mut claims = admitted.claims.clone();
         claims.push(keys::name_claim(scope, kind_name, name));

@@ -94,6 +94,8 @@ pub struct Admitted {
     pub claims: Vec<String>,
     /// Encrypted content for `sealed/`, with its version.
     pub sealed: Option<(u64, Vec<u8>)>,
+    /// The row's name, for kinds that number their rows instead of asking for a name.
+    pub name: Option<String>,
 }
 
 impl Admitted {
