@@ -148,6 +148,13 @@ impl Door {
         Ok(answer.items.into_iter().next().map(|item| item.value.to_vec()))
     }
 
+    /// The row that holds the claimed name.
+    pub async fn claim(&self, name: &str) -> Result<Option<Id>, Error> {
+        let range = store::Range::key(crate::keys::claim(name));
+        let answer = self.store.range(range).await.map_err(rows::from_store)?;
+        Ok(answer.first().and_then(|item| std::str::from_utf8(&item.value).ok()?.parse().ok()))
+    }
+
     /// The names that are claimed below `prefix`, in order, each with the row that holds it.
     pub async fn claims(&self, prefix: &str) -> Result<Vec<(String, Id)>, Error> {
         let range = store::Range::prefix(crate::keys::claim(prefix));
