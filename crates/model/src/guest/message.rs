@@ -65,6 +65,8 @@ pub enum ToHost {
     /// The answer to a config: taken, or refused with a reason. A failure while applying it is an event.
     ConfigAck {
         accepted: bool,
+        /// From now on; see [`HelloGuest::boot_id`].
+        boot_id: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<FailureCode>,
         #[serde(default)]
@@ -119,7 +121,8 @@ pub struct HelloGuest {
     pub protocol_min: u32,
     pub protocol_max: u32,
     pub init_version: String,
-    /// Changes with each boot; log and event numbers start at 0 with it.
+    /// Changes with each boot, and once more when a config is taken, so that clones of one saved machine differ. Log
+    /// and event numbers start at 0 with a boot.
     pub boot_id: String,
     pub uptime_ms: u64,
     /// The id of the config it runs under, when it has one.
