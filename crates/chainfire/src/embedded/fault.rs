@@ -1,0 +1,60 @@
+//! What the storage engine says, in the words of the waist.
+
+use std::io;
+use std::path::PathBuf;
+
+use redb::{DatabaseError, StorageError};
+use store::Error;
+
+/// Turns any failure of the storage engine into [`Error`], naming the act.
+pub trait Fault<T> {
+    fn fault(self, act: &'static str) -> Result<T, Error>;
+}
+
+impl<T, E: Into<redb::Error>> Fault<T> for Result<T, E> {
+    fn fault(self, act: &'static str) -> Result<T, Error> {
+        self.map_err(|error| match error.into() {
+            redb::Error::Corrupted(reason) => damaged(reason),
+            redb::Error::Io(error) => io_fault(act, error),
+            error => Error::storage(act, error),
+        })
+    }
+}
+
+pub fn io_fault(act: &'static str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
+        _ => Error::storage(act, error),
+    }
+}
+
+/// The path is filled in by [`at`], where it is known.
+pub fn damaged(reason: impl Into<String>) -> Error {
+    Error::Corrupt { path: PathBuf::new(), reason: reason.into() }
+}
+
+/// Names the file in an error that was made without it.
+pub fn at(path: &std::path::Path) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Corrupt { reason, .. } => Error::Corrupt { path: path.to_path_buf(), reason },
+        error => error,
+    }
+}
+
+pub fn opening(path: &std::path::Path, error: DatabaseError) -> Error {
+    let path = path.to_path_buf();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => Error::Locked { path },
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => Error::Corrupt { path, reason },
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::Corrupt { path, reason: error.to_string() }
+            }
+            _ => io_fault("open the database", error),
+        },
+        DatabaseError::UpgradeRequired(version) => {
+            Error::Corrupt { path, reason: format!("its pages have the unknown format {version}") }
+        }
+        error => Error::storage("open the database", error),
+    }
+}
