@@ -9,7 +9,7 @@
 //! A lease that is ending can no longer be kept alive, so nobody is told "alive" about keys that are going away.
 //! Deadlines are not stored: after a restart every lease has its full time again. Late is allowed, early never.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,6 +34,12 @@ struct Held {
     due: BTreeSet<(Instant, LeaseId)>,
 }
 
+enum Due {
+    Now(LeaseId),
+    At(Instant),
+    Never,
+}
+
 struct Term {
     ttl_seconds: u64,
     deadline: Instant,
@@ -43,7 +49,11 @@ struct Term {
 impl Lessor {
     /// Replaces a lease of the same id.
     pub fn insert(&self, lease: Lease) {
-        let deadline = Instant::now() + Duration::from_secs(lease.ttl_seconds);
+        self.insert_at(lease, Instant::now());
+    }
+
+    fn insert_at(&self, lease: Lease, now: Instant) {
+        let deadline = now + Duration::from_secs(lease.ttl_seconds);
         let mut held = self.held.lock();
         let term = Term { ttl_seconds: lease.ttl_seconds, deadline, ending: false };
         if let Some(old) = held.leases.insert(lease.id, term) {
@@ -61,8 +71,34 @@ impl Lessor {
         }
     }
 
-    pub fn keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
+    /// Makes these the leases there are. Those already known keep their deadlines.
+    pub fn replace(&self, leases: Vec<Lease>) {
+        let known: HashSet<LeaseId> = leases.iter().map(|lease| lease.id).collect();
+        let held = &mut *self.held.lock();
+        let Held { leases: terms, due } = held;
+        terms.retain(|id, term| {
+            let stays = known.contains(id);
+            if !stays {
+                due.remove(&(term.deadline, *id));
+            }
+            stays
+        });
         let now = Instant::now();
+        for lease in leases {
+            terms.entry(lease.id).or_insert_with(|| {
+                let deadline = now + Duration::from_secs(lease.ttl_seconds);
+                due.insert((deadline, lease.id));
+                Term { ttl_seconds: lease.ttl_seconds, deadline, ending: false }
+            });
+        }
+        self.sooner.notify_one();
+    }
+
+    pub fn keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
+        self.keep_alive_at(id, Instant::now())
+    }
+
+    fn keep_alive_at(&self, id: LeaseId, now: Instant) -> Result<Lease, Error> {
         let held = &mut *self.held.lock();
         let term = held.leases.get_mut(&id).filter(|term| !term.ending && term.deadline > now);
         let term = term.ok_or(Error::LeaseNotFound { id })?;
@@ -84,26 +120,27 @@ impl Lessor {
     /// [`Lessor::retry`] when that failed. Sleeps without a timer while there is no lease.
     pub async fn run_out(&self) -> LeaseId {
         loop {
-            let next = {
-                let held = &mut *self.held.lock();
-                match held.due.first().copied() {
-                    Some((deadline, id)) if deadline <= Instant::now() => {
-                        held.due.pop_first();
-                        if let Some(term) = held.leases.get_mut(&id) {
-                            term.ending = true;
-                            return id;
-                        }
-                        continue;
-                    }
-                    next => next,
-                }
-            };
-            match next {
-                None => self.sooner.notified().await,
-                Some((deadline, _)) => tokio::select! {
+            match self.end_at(Instant::now()) {
+                Due::Now(id) => return id,
+                Due::Never => self.sooner.notified().await,
+                Due::At(deadline) => tokio::select! {
                     () = tokio::time::sleep_until(deadline) => {}
                     () = self.sooner.notified() => {}
                 },
+            }
+        }
+    }
+
+    /// Ends the lease that is due the longest.
+    fn end_at(&self, now: Instant) -> Due {
+        let held = &mut *self.held.lock();
+        match held.due.first().copied() {
+            None => Due::Never,
+            Some((deadline, _)) if deadline > now => Due::At(deadline),
+            Some((_, id)) => {
+                held.due.pop_first();
+                held.leases.get_mut(&id).expect("only leases that are held are due").ending = true;
+                Due::Now(id)
             }
         }
     }
@@ -123,24 +160,38 @@ mod tests {
 
     const ID: LeaseId = LeaseId(7);
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_runs_out_after_its_last_sign_of_life() {
+    #[test]
+    fn a_lease_ends_its_time_after_the_last_sign_of_life_and_not_before() {
         let lessor = Lessor::default();
-        lessor.insert(Lease { id: ID, ttl_seconds: 10 });
         let start = Instant::now();
-        tokio::time::advance(Duration::from_secs(9)).await;
-        lessor.keep_alive(ID).unwrap();
-        assert_eq!(lessor.run_out().await, ID);
-        assert!(start.elapsed() >= Duration::from_secs(19));
-        assert!(matches!(lessor.keep_alive(ID), Err(Error::LeaseNotFound { .. })));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        lessor.insert_at(Lease { id: ID, ttl_seconds: 10 }, start);
+        lessor.keep_alive_at(ID, at(9)).unwrap();
+        assert!(matches!(lessor.end_at(at(18)), Due::At(due) if due == at(19)));
+        assert!(matches!(lessor.keep_alive_at(ID, at(19)), Err(Error::LeaseNotFound { .. })), "too late");
+        assert!(matches!(lessor.end_at(at(19)), Due::Now(ID)));
+        assert!(matches!(lessor.end_at(at(19)), Due::Never));
         lessor.retry(ID);
-        assert!(matches!(lessor.keep_alive(ID), Err(Error::LeaseNotFound { .. })), "ending stays ending");
-        assert_eq!(lessor.run_out().await, ID);
+        assert!(matches!(lessor.keep_alive_at(ID, start), Err(Error::LeaseNotFound { .. })), "ending stays ending");
+        assert!(matches!(lessor.end_at(at(100)), Due::Now(ID)));
         lessor.remove(ID);
         assert!(matches!(lessor.remaining(ID), Err(Error::LeaseNotFound { .. })));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[test]
+    fn replacing_keeps_the_deadlines_of_those_that_stay() {
+        let lessor = Lessor::default();
+        let start = Instant::now();
+        lessor.insert_at(Lease { id: ID, ttl_seconds: 1 }, start);
+        lessor.insert_at(Lease { id: LeaseId(8), ttl_seconds: 2 }, start);
+        lessor.replace(vec![Lease { id: ID, ttl_seconds: 1 }, Lease { id: LeaseId(9), ttl_seconds: 9000 }]);
+        assert!(matches!(lessor.end_at(start + Duration::from_secs(5)), Due::Now(ID)));
+        assert!(matches!(lessor.end_at(start + Duration::from_secs(5)), Due::At(_)));
+        lessor.remaining(LeaseId(9)).unwrap();
+        assert!(lessor.remaining(LeaseId(8)).is_err());
+    }
+
+    #[tokio::test]
     async fn a_shorter_lease_is_seen_while_waiting_for_a_longer_one() {
         let lessor = std::sync::Arc::new(Lessor::default());
         lessor.insert(Lease { id: ID, ttl_seconds: 1000 });

@@ -299,10 +299,37 @@ impl State for Tables {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::conformance::{self, Subject, history};
+
+    crate::suite!(async || Subject::new(Memory::new()));
 
     #[tokio::test]
-    async fn passes_the_suite() {
-        crate::conformance::run(|| async { Arc::new(Memory::new()) as Arc<dyn Store> }).await;
+    async fn the_suite_runs_as_a_whole_too() {
+        conformance::run(async || Subject::new(Memory::new())).await;
+    }
+
+    #[tokio::test]
+    async fn watchers_end_with_the_store() {
+        let store = Memory::new();
+        let mut watcher = store.watch(WatchRequest::prefix("")).await.unwrap();
+        store.txn(Txn::of([crate::Op::put("a", "1")])).await.unwrap();
+        drop(store);
+        assert!(watcher.next().await.unwrap().is_some(), "what was published before is delivered");
+        assert!(watcher.next().await.unwrap().is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn any_history_agrees_with_the_model(numbers in proptest::collection::vec(any::<u64>(), 1..400)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let store: Arc<dyn Store> = Arc::new(Memory::new());
+                history::play(&store, &numbers).await;
+            });
+        }
     }
 }
