@@ -1,0 +1,102 @@
+//! One build per digest, however many ask for it.
+//!
+//! ```text
+//! ensure --+                      +--> outcome to each
+//! ensure --+--> Flight --> task --+
+//! ensure --+      |               +--> progress to each
+//!                 +-- the last one gone: the task ends and its files go
+//! ```
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Set when nobody waits any more; threads that cannot be interrupted look at it.
+pub type Cancelled = Arc<AtomicBool>;
+
+/// A build under way, or just done. Held by those who wait.
+pub struct Flight<T> {
+    progress: watch::Receiver<Progress>,
+    outcome: watch::Receiver<Option<Result<T>>>,
+    cancelled: Cancelled,
+    task: AbortHandle,
+}
+
+impl<T> Drop for Flight<T> {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.task.abort();
+    }
+}
+
+/// Builds by digest.
+pub struct Flights<T> {
+    by_digest: Mutex<HashMap<Digest, Weak<Flight<T>>>>,
+}
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        Self { by_digest: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    /// Joins the build of `digest`, or starts one with `work`. A build that failed is not joined.
+    pub fn join<W, F>(&self, digest: Digest, work: W) -> Arc<Flight<T>>
+    where
+        W: FnOnce(watch::Sender<Progress>, Cancelled) -> F,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut by_digest = self.by_digest.lock();
+        let running = by_digest.get(&digest).and_then(Weak::upgrade);
+        if let Some(flight) = running.filter(|flight| !matches!(&*flight.outcome.borrow(), Some(Err(_)))) {
+            return flight;
+        }
+        by_digest.retain(|_, flight| flight.strong_count() > 0);
+        let (progress_sender, progress) = watch::channel(Progress::start());
+        let (outcome_sender, outcome) = watch::channel(None);
+        let cancelled = Cancelled::default();
+        let future = work(progress_sender, cancelled.clone());
+        let task = tokio::spawn(async move {
+            let result = future.await;
+            outcome_sender.send_replace(Some(result));
+        });
+        let flight = Arc::new(Flight { progress, outcome, cancelled, task: task.abort_handle() });
+        by_digest.insert(digest, Arc::downgrade(&flight));
+        flight
+    }
+}
+
+impl<T: Clone> Flight<T> {
+    /// Waits for the outcome and passes progress on to `watcher`.
+    pub async fn wait(&self, watcher: Option<&watch::Sender<Progress>>) -> Result<T> {
+        let mut outcome = self.outcome.clone();
+        let mut progress = self.progress.clone();
+        let mut has_progress = true;
+        loop {
+            if let Some(result) = outcome.borrow_and_update().clone() {
+                return result;
+            }
+            tokio::select! {
+                changed = outcome.changed() => if changed.is_err() && outcome.borrow().is_none() {
+                    return Err(Error::Cancelled { what: "the build of a root image".into() });
+                },
+                changed = progress.changed(), if has_progress => {
+                    has_progress = changed.is_ok();
+                    if let Some(watcher) = watcher {
+                        watcher.send_replace(*progress.borrow_and_update());
+                    }
+                }
+            }
+        }
+    }
+}
