@@ -1,0 +1,369 @@
+//! The table in force, the backends that drain, and the one lock over both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use world::Clock;
+
+use crate::backend::{Backend, Bell, Flight};
+use crate::config::Limits;
+use crate::desired::{Desired, Mode};
+use crate::pick::pick;
+use crate::status::{BackendStatus, RouteStatus, Status};
+
+/// What a client asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Key<'a> {
+    Http(&'a str),
+    /// The server name of the hello, if it has one.
+    Tls(Option<&'a str>),
+    Tcp(u16),
+}
+
+/// Why nobody serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    NoRoute,
+    NoBackend,
+    /// Every backend has been tried.
+    Exhausted,
+}
+
+#[derive(Debug)]
+struct Route {
+    id: String,
+    mode: Mode,
+    backends: Vec<Arc<Backend>>,
+    cursor: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    generation: u64,
+    routes: Vec<Arc<Route>>,
+    http: HashMap<String, Arc<Route>>,
+    tls: HashMap<String, Arc<Route>>,
+    tcp: HashMap<u16, Arc<Route>>,
+}
+
+/// What makes a backend the same one from one configuration to the next: route, id, address.
+type Identity = (String, String, SocketAddr);
+
+#[derive(Debug)]
+struct Draining {
+    backend: Arc<Backend>,
+    deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Table,
+    draining: Vec<Draining>,
+}
+
+#[derive(Debug)]
+pub struct Engine {
+    pub limits: Limits,
+    pub clock: Clock,
+    pub bell: Arc<Bell>,
+    /// No new connections, no new requests on old ones.
+    pub stop: CancellationToken,
+    /// Everything ends now.
+    pub kill: CancellationToken,
+    pub tasks: TaskTracker,
+    state: RwLock<State>,
+    /// Why a route is not reachable, by route id.
+    problems: Mutex<HashMap<String, String>>,
+}
+
+impl Engine {
+    pub fn new(limits: Limits, clock: Clock) -> Self {
+        Self {
+            limits,
+            clock,
+            bell: Arc::new(Bell { emptied: Notify::new(), changes: watch::Sender::new(0) }),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            state: RwLock::default(),
+            problems: Mutex::default(),
+        }
+    }
+
+    /// A backend for `key` that is not in `tried`, already counted as in flight.
+    ///
+    /// The count grows while the table is locked for reading and the table is swapped while it is locked for writing:
+    /// after a swap, what is in flight to a removed backend can only become less.
+    pub fn pick(&self, key: Key<'_>, tried: &[Arc<Backend>]) -> Result<Flight, Miss> {
+        let state = self.state.read();
+        let route = state.table.find(key).ok_or(Miss::NoRoute)?;
+        if route.backends.is_empty() {
+            return Err(Miss::NoBackend);
+        }
+        let backend = pick(&route.backends, &route.cursor, tried, self.clock.monotonic(), &self.limits);
+        Ok(Flight::start(backend.ok_or(Miss::Exhausted)?, Arc::clone(&self.bell)))
+    }
+
+    /// Puts a validated wish in force. Backends that stay keep their counts, their health and their connections.
+    pub fn swap(&self, desired: &Desired) {
+        let mut state = self.state.write();
+        let state = &mut *state;
+        // What is left in `known` at the end is no longer wished for.
+        let mut known: HashMap<Identity, (Arc<Backend>, Option<Instant>)> = HashMap::new();
+        let serving = state.table.routes.iter().flat_map(|route| &route.backends).map(|one| (Arc::clone(one), None));
+        let draining = state.draining.drain(..).map(|one| (one.backend, Some(one.deadline)));
+        for (backend, deadline) in serving.chain(draining) {
+            known.insert((backend.route.clone(), backend.id.clone(), backend.addr), (backend, deadline));
+        }
+        let cursors: HashMap<&str, &Arc<AtomicUsize>> =
+            state.table.routes.iter().map(|route| (route.id.as_str(), &route.cursor)).collect();
+
+        let mut table = Table { generation: desired.generation, ..Table::default() };
+        for wish in &desired.routes {
+            let backends = wish.backends.iter().map(|wanted| {
+                let key = (wish.id.clone(), wanted.id.clone(), wanted.addr);
+                if let Some((backend, _)) = known.remove(&key) {
+                    backend.revive();
+                    return backend;
+                }
+                Arc::new(Backend::new(&wish.id, &wanted.id, wanted.addr))
+            });
+            let backends = backends.collect();
+            let cursor = cursors.get(wish.id.as_str()).map_or_else(Arc::default, |cursor| Arc::clone(cursor));
+            table.insert(Arc::new(Route { id: wish.id.clone(), mode: wish.mode.clone(), backends, cursor }));
+        }
+        state.table = table;
+
+        let fresh = Instant::now() + self.limits.drain_timeout;
+        for (backend, deadline) in known.into_values() {
+            backend.retire();
+            state.draining.push(Draining { backend, deadline: deadline.unwrap_or(fresh) });
+        }
+        // Those that are empty already go at once; the housekeeper comes for the others.
+        state.sweep(Instant::now());
+        self.bell.emptied.notify_one();
+        self.bell.ring();
+    }
+
+    /// Forgets draining backends that are empty and cuts those whose limit has passed. Returns the next limit.
+    pub fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.write();
+        if state.sweep(now) {
+            self.bell.ring();
+        }
+        state.draining.iter().map(|one| one.deadline).min()
+    }
+
+    /// Closes unused connections to backends that have been kept long enough.
+    pub fn prune(&self) {
+        for route in &self.state.read().table.routes {
+            for backend in &route.backends {
+                backend.pool.prune(&self.limits);
+            }
+        }
+    }
+
+    /// Closes all unused connections to backends for good.
+    pub fn close_pools(&self) {
+        for route in &self.state.read().table.routes {
+            for backend in &route.backends {
+                backend.pool.close();
+            }
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.state.read().table.generation
+    }
+
+    pub fn set_problems(&self, problems: HashMap<String, String>) {
+        let mut current = self.problems.lock();
+        if *current != problems {
+            for (route, problem) in &problems {
+                tracing::warn!(%route, %problem, "route is not reachable");
+            }
+            *current = problems;
+            self.bell.ring();
+        }
+    }
+
+    pub fn has_problems(&self) -> bool {
+        !self.problems.lock().is_empty()
+    }
+
+    pub fn status(&self) -> Status {
+        let (now, wall_ms) = (self.clock.monotonic(), self.clock.now_ms());
+        let describe = |backend: &Arc<Backend>| {
+            let until = backend.avoided_until();
+            BackendStatus {
+                id: backend.id.clone(),
+                addr: backend.addr,
+                active: backend.active(),
+                healthy: until.is_none(),
+                draining: backend.is_draining(),
+                ejected_until_ms: until.map(|until| wall_ms + until.saturating_sub(now).as_millis() as u64),
+            }
+        };
+        let state = self.state.read();
+        let problems = self.problems.lock();
+        let mut draining: BTreeMap<&str, Vec<BackendStatus>> = BTreeMap::new();
+        for one in state.draining.iter().filter(|one| one.backend.active() > 0) {
+            draining.entry(&one.backend.route).or_default().push(describe(&one.backend));
+        }
+        let mut routes = Vec::with_capacity(state.table.routes.len());
+        for route in &state.table.routes {
+            let mut backends: Vec<_> = route.backends.iter().map(describe).collect();
+            backends.extend(draining.remove(route.id.as_str()).unwrap_or_default());
+            let problem = problems.get(&route.id).cloned();
+            routes.push(RouteStatus { id: route.id.clone(), removed: false, problem, backends });
+        }
+        for (id, backends) in draining {
+            routes.push(RouteStatus { id: id.into(), removed: true, problem: None, backends });
+        }
+        Status { generation: state.table.generation, routes }
+    }
+}
+
+impl State {
+    fn sweep(&mut self, now: Instant) -> bool {
+        let before = self.draining.len();
+        self.draining.retain(|one| {
+            let (active, late) = (one.backend.active(), one.deadline <= now);
+            if active > 0 && late {
+                let Backend { route, id, .. } = &*one.backend;
+                tracing::warn!(%route, backend = %id, active, "backend did not drain in time and is cut");
+            }
+            let done = active == 0 || late;
+            if done {
+                one.backend.cut.cancel();
+            }
+            !done
+        });
+        self.draining.len() != before
+    }
+}
+
+impl Table {
+    fn insert(&mut self, route: Arc<Route>) {
+        match &route.mode {
+            Mode::Http { host } => self.http.insert(host.clone(), Arc::clone(&route)),
+            Mode::Tls { host } => self.tls.insert(host.clone(), Arc::clone(&route)),
+            Mode::Tcp { port } => self.tcp.insert(*port, Arc::clone(&route)),
+        };
+        self.routes.push(route);
+    }
+
+    fn find(&self, key: Key<'_>) -> Option<&Arc<Route>> {
+        match key {
+            Key::Http(host) => self.http.get(host),
+            Key::Tls(Some(name)) => self.tls.get(name),
+            // Without a name any tls route could be meant; with one route there is no doubt.
+            Key::Tls(None) if self.tls.len() == 1 => self.tls.values().next(),
+            Key::Tls(None) => None,
+            Key::Tcp(port) => self.tcp.get(&port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::desired;
+
+    fn desired(generation: u64, backends: &[(&str, u16)]) -> Desired {
+        let backends = backends
+            .iter()
+            .map(|(id, port)| desired::Backend { id: (*id).into(), addr: ([127, 0, 0, 1], *port).into() })
+            .collect();
+        let mode = Mode::Http { host: "a.b".into() };
+        Desired { generation, routes: vec![desired::Route { id: "r".into(), mode, backends }] }
+    }
+
+    fn lines(engine: &Engine) -> Vec<String> {
+        let routes = engine.status().routes;
+        let mut lines = Vec::new();
+        for route in routes {
+            for one in route.backends {
+                let words = [(one.draining, " draining"), (route.removed, " removed")];
+                let words: String = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+                lines.push(format!("{} {} {}{words}", route.id, one.id, one.active));
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn a_removed_backend_drains_until_it_is_empty() {
+        let engine = Engine::new(Limits::default(), Clock::real());
+        engine.swap(&desired(1, &[("x", 1)]));
+        let flight = engine.pick(Key::Http("a.b"), &[]).unwrap();
+        engine.swap(&desired(2, &[("y", 2)]));
+        assert_eq!(lines(&engine), ["r y 0", "r x 1 draining"]);
+        assert_eq!(engine.pick(Key::Http("a.b"), &[]).unwrap().backend().id, "y");
+        let mut changes = engine.bell.changes.subscribe();
+        drop(flight);
+        assert_eq!(lines(&engine), ["r y 0"]);
+        assert_eq!(engine.sweep(Instant::now()), None);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        engine.sweep(Instant::now());
+        assert!(!changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_drain_that_takes_too_long_is_cut() {
+        let engine = Engine::new(Limits::default(), Clock::real());
+        engine.swap(&desired(1, &[("x", 1)]));
+        let flight = engine.pick(Key::Http("a.b"), &[]).unwrap();
+        engine.swap(&Desired { generation: 2, routes: vec![] });
+        assert_eq!(lines(&engine), ["r x 1 draining removed"]);
+        // A later change does not give it more time.
+        engine.swap(&desired(3, &[]));
+        let start = Instant::now();
+        assert!(engine.sweep(start + Duration::from_secs(20)).is_some());
+        assert!(!flight.backend().cut.is_cancelled());
+        assert_eq!(engine.sweep(start + Duration::from_secs(30)), None);
+        assert!(flight.backend().cut.is_cancelled());
+        assert!(lines(&engine).is_empty());
+    }
+
+    #[test]
+    fn a_draining_backend_that_is_listed_again_serves_again() {
+        let engine = Engine::new(Limits::default(), Clock::real());
+        engine.swap(&desired(1, &[("x", 1)]));
+        let flight = engine.pick(Key::Http("a.b"), &[]).unwrap();
+        engine.swap(&desired(2, &[]));
+        engine.swap(&desired(3, &[("x", 1)]));
+        assert_eq!(lines(&engine), ["r x 1"]);
+        assert_eq!(engine.sweep(Instant::now()), None);
+        // Another address under the same id is another backend.
+        engine.swap(&desired(4, &[("x", 2)]));
+        assert_eq!(lines(&engine), ["r x 0", "r x 1 draining"]);
+        drop(flight);
+    }
+
+    #[test]
+    fn without_a_server_name_only_a_single_tls_route_matches() {
+        let engine = Engine::new(Limits::default(), Clock::real());
+        let route = |id: &str| desired::Route {
+            id: id.into(),
+            mode: Mode::Tls { host: format!("{id}.test") },
+            backends: vec![desired::Backend { id: id.into(), addr: ([127, 0, 0, 1], 1).into() }],
+        };
+        engine.swap(&Desired { generation: 1, routes: vec![route("a")] });
+        assert!(engine.pick(Key::Tls(None), &[]).is_ok());
+        assert_eq!(engine.pick(Key::Tls(Some("b.test")), &[]).unwrap_err(), Miss::NoRoute);
+        engine.swap(&Desired { generation: 2, routes: vec![route("a"), route("b")] });
+        assert_eq!(engine.pick(Key::Tls(None), &[]).unwrap_err(), Miss::NoRoute);
+        assert_eq!(engine.pick(Key::Tls(Some("b.test")), &[]).unwrap().backend().id, "b");
+    }
+}
