@@ -1,5 +1,6 @@
 //! The program `nft`: transactions on its standard input, listings as JSON on its output.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Listing {
     pub family: String,
     /// Chains, sets and rules in the kernel's order, without handles and counters: equal when the rules are equal.
     pub objects: Vec<Value>,
+    /// Which objects a chain consists of: itself and its rules. A full node has thousands.
+    chains: BTreeMap<String, Vec<usize>>,
     pub drops: Vec<Drops>,
 }
 
@@ -144,7 +147,13 @@ impl Listing {
         for object in &mut objects {
             without_state(object);
         }
-        Self { family: family.to_owned(), objects, drops }
+        let mut chains: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, object) in objects.iter().enumerate() {
+            if let Some(name) = object["chain"]["name"].as_str().or_else(|| object["rule"]["chain"].as_str()) {
+                chains.entry(name.to_owned()).or_default().push(at);
+            }
+        }
+        Self { family: family.to_owned(), objects, chains, drops }
     }
 
     pub fn seen(&self, current: bool) -> TableSeen {
@@ -153,8 +162,8 @@ impl Listing {
     }
 
     /// The chain itself and its rules, in order; empty when there is no such chain.
-    pub fn chain<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.objects.iter().filter(move |object| object["chain"]["name"] == name || object["rule"]["chain"] == name)
+    pub fn chain(&self, name: &str) -> impl Iterator<Item = &Value> + use<'_> {
+        self.chains.get(name).into_iter().flatten().filter_map(|at| self.objects.get(*at))
     }
 }
 

@@ -16,7 +16,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wish::{TapWish, Wish};
+use crate::wish::{BridgeWish, TapWish, Wish};
 
 /// Of a chain that judges one port's frames: this and the tap's number, `port_00702`.
 pub const PORT_CHAIN: &str = "port_";
@@ -123,8 +123,8 @@ fn inet(out: &mut String, wish: &Wish) {
 
 fn bridge(out: &mut String, wish: &Wish) {
     let _ = writeln!(out, "table bridge {} {{", wish.names.table());
-    for (_, tap) in wish.taps() {
-        port(out, tap);
+    for (bridge, tap) in wish.taps() {
+        port(out, bridge, tap);
     }
     let _ = writeln!(out, "  chain from_tap {{");
     let jumps: Vec<String> =
@@ -153,7 +153,11 @@ pub fn port_chain(tap: &TapWish) -> String {
 
 /// One port: only its MAC, its two addresses and the link-local one made from its MAC, as sender of packets, of ARP
 /// and of neighbour advertisements; it neither routes nor hands out addresses.
-fn port(out: &mut String, tap: &TapWish) {
+///
+/// The gateway does not carry packets between two ports of one network (`hairpin`): they have no need of it, and it would
+/// be a way around isolation.
+fn port(out: &mut String, bridge: &BridgeWish, tap: &TapWish) {
+    let (network, gateway) = (&bridge.at, bridge.at.gateway_mac);
     let (mac, v4, v6, link_local) = (tap.at.mac, tap.at.v4, tap.at.v6, tap.at.link_local);
     // The target address of a neighbour solicitation or advertisement: 8 bytes into ICMPv6, 16 long (RFC 4861, 4.3).
     let target = "@th,64,128";
@@ -180,6 +184,7 @@ fn port(out: &mut String, tap: &TapWish) {
   chain {chain}_ip {{
     udp dport {{ 67, 68 }} counter drop comment \"dhcp\"
     ip saddr != {v4} counter drop comment \"ipv4\"
+    ether daddr {gateway} ip daddr {net4} ip daddr != {gateway4} counter drop comment \"hairpin\"
     accept
   }}
   chain {chain}_ip6 {{
@@ -189,10 +194,15 @@ fn port(out: &mut String, tap: &TapWish) {
     icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop comment \"router\"
     icmpv6 type nd-neighbor-advert {target} != {own} {target} != {own_link_local} counter drop comment \"neighbour\"
     udp dport {{ 546, 547 }} counter drop comment \"dhcp\"
+    ether daddr {gateway} ip6 daddr {net6} ip6 daddr != {gateway6} counter drop comment \"hairpin\"
     accept
   }}
 ",
         chain = port_chain(tap),
+        net4 = network.v4,
+        net6 = network.v6,
+        gateway4 = network.gateway_v4,
+        gateway6 = network.gateway_v6,
     );
 }
 

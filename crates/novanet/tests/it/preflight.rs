@@ -5,10 +5,72 @@ use novanet::{Error, Preflight, preflight};
 use crate::lab::{Node, Space, config, missing, network, open};
 
 fn looked(space: &Space) -> Preflight {
-    space.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(preflight(&config(std::path::Path::new("/nonexistent"))))
-    })
+    space.run(look)
+}
+
+fn look() -> Preflight {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(preflight(&config(std::path::Path::new("/nonexistent"))))
+}
+
+fn codes(found: &Preflight) -> Vec<&'static str> {
+    found.errors.iter().map(Error::code).collect()
+}
+
+/// Looks again with a part of the file system covered, in a mount namespace of this one thread.
+fn without(cover: impl FnOnce() + Send + 'static) -> Preflight {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    let space = Space::new();
+    let found = space.run(move || {
+        // SAFETY: only this thread's view of the file system changes, and nothing else runs on it.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        cover();
+        look()
+    });
+    drop(space);
+    found
+}
+
+#[test]
+fn what_is_missing_has_a_name() {
+    use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+    if missing().is_some() {
+        return;
+    }
+    let covered = without(|| mount("none", "/dev/net", "tmpfs", MountFlags::empty(), None).unwrap());
+    assert_eq!(codes(&covered), ["tun_missing"], "{covered:?}");
+
+    let covered = without(|| {
+        for folder in ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"] {
+            let nft = format!("{folder}/nft");
+            if std::path::Path::new(&nft).exists() {
+                mount_bind("/dev/null", &nft).unwrap();
+            }
+        }
+    });
+    assert_eq!(codes(&covered), ["nft_missing"], "{covered:?}");
+    assert!(covered.errors[0].hint().contains("apt-get install nftables"));
+
+    let covered = without(|| {
+        mount_bind("/proc/sys", "/proc/sys").unwrap();
+        mount_remount("/proc/sys", MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    });
+    assert_eq!(codes(&covered), ["sysctl_read_only"], "{covered:?}");
+}
+
+#[test]
+fn without_root_that_is_all_it_says() {
+    if missing().is_some() {
+        return;
+    }
+    let found = Space::new().run(|| {
+        let nobody = rustix::process::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        look()
+    });
+    assert_eq!(codes(&found), ["not_root"]);
 }
 
 #[test]
@@ -30,8 +92,7 @@ fn someone_elses_range_is_refused_by_name_and_a_free_one_is_offered() {
     space.ip("addr add 10.244.0.1/16 dev docker0");
     space.ip("link set docker0 up");
     let found = looked(&space);
-    let codes: Vec<_> = found.errors.iter().map(Error::code).collect();
-    assert_eq!(codes, ["network_prefix_taken"], "{found:?}");
+    assert_eq!(codes(&found), ["network_prefix_taken"], "{found:?}");
     assert!(found.errors[0].to_string().contains("docker0"), "{}", found.errors[0]);
     assert_eq!(found.errors[0].hint(), "set the v4 prefix to 10.192.0.0/12");
     let folder = tempfile::tempdir().unwrap();

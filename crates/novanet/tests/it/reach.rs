@@ -83,6 +83,16 @@ async fn isolated_ports_reach_the_gateway_and_not_each_other() {
     assert!(ping(&one.space, gateway, true));
     assert!(!ping(&one.space, two.at.v4, false) && !ping(&one.space, two.at.v6, false));
 
+    // Nor by asking the gateway to carry it.
+    one.space.ip(&format!("route add {}/32 via {gateway}", two.at.v4));
+    one.space.ip(&format!("-6 route add {}/128 via fe80::1 dev eth0", two.at.v6));
+    two.space.ip(&format!("route add {}/32 via {gateway}", one.at.v4));
+    two.space.ip(&format!("-6 route add {}/128 via fe80::1 dev eth0", one.at.v6));
+    assert!(!ping(&one.space, two.at.v4, false) && !ping(&one.space, two.at.v6, false));
+    assert!(node.dropped("hairpin").await >= 2);
+    one.space.ip(&format!("route del {}/32", two.at.v4));
+    two.space.ip(&format!("route del {}/32", one.at.v4));
+
     node.apply(vec![network(1, &[2, 3])]).await;
     assert!(ping(&one.space, two.at.v4, true), "the same ports, no longer isolated");
 }

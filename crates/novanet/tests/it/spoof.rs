@@ -171,3 +171,23 @@ async fn frames_for_others_are_not_overheard() {
     scene.liar.inject(&ethernet(Mac([2, 0, 0, 0, 0, 9]), me.mac, ETH_IP, &packet));
     assert!(!scene.victim.receives(b"not-for-", false));
 }
+
+#[tokio::test]
+async fn a_tap_that_no_rule_names_is_mute() {
+    if missing().is_some() {
+        return;
+    }
+    let scene = Scene::new().await;
+    // As between the making of a device and its rules, were they made in the wrong order.
+    let (space, name) = (&scene.node.space, "vt0a1bp00163");
+    let stranger = space.run(move || novanet::tap::attach(name)).unwrap();
+    space.ip(&format!("link set {name} master vt0a1bn001"));
+    space.ip(&format!("link set {name} up"));
+    let (me, victim) = (scene.node.handle.prefixes().port(1, 0x63).unwrap(), scene.victim.at);
+    let packet = udp4(me.v4, victim.v4, 9, b"from-nowhere");
+    let frame = [vec![0; 10], ethernet(victim.mac, me.mac, ETH_IP, &packet)].concat();
+    let before = scene.node.dropped("no_port").await;
+    rustix::io::write(&stranger, &frame).unwrap();
+    assert!(!scene.victim.receives(b"from-nowhere", false));
+    assert_eq!(scene.node.dropped("no_port").await, before + 1);
+}
