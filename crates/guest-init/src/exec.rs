@@ -23,6 +23,8 @@ use crate::user::Identity;
 const TERM_AFTER_MS: u64 = 5_000;
 const KILL_AFTER_MS: u64 = 30_000;
 const LINGER_MS: u64 = 500;
+/// Bytes of output taken in one turn of the loop.
+const READ_MAX: usize = 16 * 1024;
 /// What a terminal sends for the end of input.
 const END_OF_TRANSMISSION: u8 = 4;
 /// The group that terminals belong to, as in `devpts`' `gid=5`.
@@ -194,6 +196,11 @@ impl Session {
         self.closing = Some(Closing::Term { at_ms: now_ms + TERM_AFTER_MS, kill_at_ms: now_ms + KILL_AFTER_MS });
     }
 
+    /// Its leader is gone. What the leader left behind stays, as it would anywhere.
+    pub fn is_over(&self) -> bool {
+        self.exit.is_some()
+    }
+
     pub fn deadline(&self) -> Option<u64> {
         match self.closing {
             Some(Closing::Term { at_ms, .. } | Closing::Kill { at_ms }) => Some(at_ms),
@@ -223,6 +230,9 @@ impl Session {
     pub fn pump(&mut self, link: &mut Link) -> bool {
         self.pump_input(link);
         if self.closing.is_some() {
+            if let Some(exit) = self.exit {
+                link.send(&ToHost::ExecExit { stream: self.stream, exit });
+            }
             return self.exit.is_some();
         }
         let output = self.pump_output(link, Kind::ExecStdout);
@@ -280,7 +290,7 @@ impl Session {
         if self.credit == 0 || !link.has_room() {
             return false;
         }
-        let mut buffer = [0u8; PAYLOAD_MAX];
+        let mut buffer = [0u8; READ_MAX];
         let limit = buffer.len().min(self.credit as usize);
         match rustix::io::read(&*fd, &mut buffer[..limit]) {
             Ok(0) | Err(Errno::IO) => {

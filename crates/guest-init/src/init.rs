@@ -46,6 +46,8 @@ pub struct Init {
     pub workload: Option<Workload>,
     pub exec_group: Option<Group>,
     pub sessions: BTreeMap<u32, Session>,
+    /// Sessions of a host that left, on their way out. Their numbers are free for the next host.
+    pub orphans: Vec<Session>,
     health: Option<(Tracker, Prober, u64)>,
     stopping: Option<Stopping>,
     /// A host was attached when the loop last looked.
@@ -67,6 +69,7 @@ impl Init {
             workload: None,
             exec_group: None,
             sessions: BTreeMap::new(),
+            orphans: Vec::new(),
             health: None,
             stopping: None,
             attended: false,
@@ -139,7 +142,8 @@ impl Init {
             self.stop(grace);
         }
         while let Some((pid, exit)) = signals::reap() {
-            if let Some(session) = self.sessions.values_mut().find(|session| session.leader() == pid) {
+            let mut sessions = self.sessions.values_mut().chain(&mut self.orphans);
+            if let Some(session) = sessions.find(|session| session.leader() == pid) {
                 session.exited(exit, now_ms);
             } else if let Some(workload) = &mut self.workload
                 && let Some(turn) = workload.reaped(pid, exit, &mut self.journal)
@@ -154,7 +158,7 @@ impl Init {
             let turn = workload.tick(now_ms, &mut self.journal);
             self.follow(turn);
         }
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.values_mut().chain(&mut self.orphans) {
             session.tick(now_ms);
         }
         if let (Some(stopping), Some(workload)) = (&mut self.stopping, &self.workload)
@@ -173,6 +177,7 @@ impl Init {
         self.cursors.pump(&self.journal, &mut self.link);
         let link = &mut self.link;
         self.sessions.retain(|_, session| !session.pump(link));
+        self.orphans.retain(|session| !session.is_over());
     }
 
     /// Asks the workload to end; the machine ends after it.
@@ -205,7 +210,7 @@ impl Init {
 
     fn deadline(&self) -> Option<u64> {
         let workload = self.workload.as_ref().and_then(Workload::deadline);
-        let sessions = self.sessions.values().filter_map(Session::deadline);
+        let sessions = self.sessions.values().chain(&self.orphans).filter_map(Session::deadline);
         let stopping = self.stopping.filter(|stopping| !stopping.killed).map(|stopping| stopping.kill_at_ms);
         let away = (!self.link.is_present()).then(|| clock::monotonic_ms() + AWAY_LOOK_MS);
         [workload, stopping, away].into_iter().flatten().chain(sessions).min()
@@ -259,8 +264,9 @@ impl Init {
         console::info("the host is away");
         self.cursors = Cursors::default();
         let now_ms = clock::monotonic_ms();
-        for session in self.sessions.values_mut() {
+        for mut session in std::mem::take(&mut self.sessions).into_values() {
             session.close(now_ms);
+            self.orphans.push(session);
         }
     }
 }

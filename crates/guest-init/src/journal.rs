@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use model::guest::{Event, Exit, LOG_LINE_MAX, LogLine, LogStream, Numbered, Phase, State};
+use model::guest::{Event, LOG_LINE_MAX, LogLine, LogStream, Numbered, Phase, State};
 
 /// Bytes of log lines kept, their bookkeeping included.
 const LOG_RING_MAX: usize = 1024 * 1024;
@@ -54,47 +54,11 @@ impl Journal {
 
     /// Records an event and what it means for the state.
     pub fn event(&mut self, unix_ns: u64, event: Event) {
-        self.apply(&event);
+        self.state.apply(&event);
         self.events.push_back(Numbered { seq: self.event_next, unix_ns, event });
         self.event_next += 1;
         if self.events.len() > EVENTS_MAX {
             self.events.pop_front();
-        }
-    }
-
-    fn apply(&mut self, event: &Event) {
-        let state = &mut self.state;
-        match event {
-            Event::ConfigApplied => {}
-            Event::Started { pid } => {
-                state.phase = Phase::Running;
-                state.pid = Some(*pid);
-            }
-            Event::Ready => {
-                state.ready = true;
-                state.detail.clear();
-            }
-            Event::Unready { detail } => {
-                state.ready = false;
-                state.detail.clone_from(detail);
-            }
-            Event::Exited(exit) => {
-                state.pid = None;
-                state.ready = false;
-                state.last_exit = Some(*exit);
-                state.detail = describe(*exit);
-            }
-            Event::Restarting { .. } => {
-                state.phase = Phase::Backoff;
-                state.restarts = state.restarts.saturating_add(1);
-            }
-            Event::Completed => state.phase = Phase::Completed,
-            Event::Failed { code, detail } => {
-                state.phase = Phase::Failed;
-                state.ready = false;
-                state.failure = Some(*code);
-                state.detail.clone_from(detail);
-            }
         }
     }
 
@@ -111,19 +75,6 @@ impl Journal {
             ..self.state.clone()
         }
     }
-}
-
-/// For people: `exited with 3`, `killed by signal 9 for want of memory`.
-pub fn describe(exit: Exit) -> String {
-    let mut text = match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exited with {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
-    };
-    if exit.oom {
-        text.push_str(" for want of memory");
-    }
-    text
 }
 
 /// An unfinished line is sent on after this long, so that a prompt is seen.
@@ -174,7 +125,9 @@ impl Splitter {
 mod tests {
     use super::*;
 
-    fn split(pieces: &[&[u8]]) -> (Vec<(Vec<u8>, bool)>, Option<Vec<u8>>) {
+    type Line = (Vec<u8>, bool);
+
+    fn split(pieces: &[&[u8]]) -> (Vec<Line>, Option<Vec<u8>>) {
         let mut splitter = Splitter::default();
         let mut lines = Vec::new();
         for piece in pieces {
@@ -220,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_state_is_the_fold_of_the_events() {
-        let exit = Exit { code: None, signal: Some(9), oom: true };
+        let exit = model::guest::Exit { code: None, signal: Some(9), oom: true };
         let mut journal = Journal::default();
         journal.event(1, Event::Started { pid: 7 });
         journal.event(2, Event::Ready);

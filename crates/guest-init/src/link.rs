@@ -25,7 +25,7 @@ const OUT_SOFT: usize = 64 * 1024;
 const OUT_HARD: usize = 1024 * 1024;
 /// The driver copies one write into one buffer of this size at most.
 const WRITE_MAX: usize = 32 * 1024;
-const READ_MAX: usize = 32 * 1024;
+const READ_MAX: usize = 16 * 1024;
 
 pub struct Link {
     port: File,

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use model::guest::{
-    Config, EXEC_MAX, ExecOpen, FailureCode, Frame, HelloGuest, HelloHost, Kind, LOG_WINDOW, PROTOCOL_MAX,
-    PROTOCOL_MIN, ToGuest, ToHost, negotiate,
+    Config, EXEC_MAX, ExecOpen, FailureCode, Frame, HelloGuest, HelloHost, Kind, LOG_LINE_OVERHEAD, LOG_WINDOW,
+    PROTOCOL_MAX, PROTOCOL_MIN, ToGuest, ToHost, negotiate,
 };
 use rustix::process::Signal;
 
@@ -48,14 +48,17 @@ impl Cursors {
             && let Some(line) = journal.line_at(*next)
         {
             link.send_line(line);
-            self.in_flight.push_back((line.seq, line.text.len()));
-            self.in_flight_bytes += line.text.len();
+            let size = line.text.len() + LOG_LINE_OVERHEAD;
+            self.in_flight.push_back((line.seq, size));
+            self.in_flight_bytes += size;
             *next += 1;
         }
     }
 
-    fn lines_from(&mut self, seq: u64, journal: &Journal) {
-        self.line = Some(seq.min(journal.line_next()));
+    fn lines_from(&mut self, asked: u64, journal: &Journal, link: &mut Link) {
+        let seq = asked.clamp(journal.line_first(), journal.line_next());
+        link.send(&ToHost::LogsStart { asked, seq });
+        self.line = Some(seq);
         self.in_flight.clear();
         self.in_flight_bytes = 0;
     }
@@ -129,7 +132,7 @@ impl Init {
         match message {
             ToGuest::Hello(hello) => self.hello(&hello),
             ToGuest::Config(config) => self.configure(*config),
-            ToGuest::LogsFrom { seq } => self.cursors.lines_from(seq, &self.journal),
+            ToGuest::LogsFrom { seq } => self.cursors.lines_from(seq, &self.journal, &mut self.link),
             ToGuest::LogsAck { next } => self.cursors.acknowledge(next),
             ToGuest::EventsFrom { seq } => self.cursors.event = Some(seq),
             ToGuest::ExecOpen(open) => self.exec_open(&open),
@@ -162,7 +165,8 @@ impl Init {
             }
             ToGuest::Stats { id } => {
                 let pid = self.workload.as_ref().and_then(crate::workload::Workload::pid);
-                self.link.send(&ToHost::Stats { id, stats: stats::read(pid, self.sessions.len()) });
+                self.link
+                    .send(&ToHost::Stats { id, stats: stats::read(pid, self.sessions.len() + self.orphans.len()) });
             }
         }
     }
@@ -218,7 +222,7 @@ impl Init {
         let Some(config) = config else {
             return Err("the machine has no root file system yet".to_owned());
         };
-        if self.sessions.len() >= EXEC_MAX {
+        if self.sessions.len() + self.orphans.len() >= EXEC_MAX {
             return Err(format!("{EXEC_MAX} sessions are open already"));
         }
         if open.stream == 0 || self.sessions.contains_key(&open.stream) {

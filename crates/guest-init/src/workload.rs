@@ -16,13 +16,13 @@ use crate::cgroup::{self, Group};
 use crate::clock;
 use crate::exec::output_pipe;
 use crate::failure::Failure;
-use crate::journal::{Journal, Splitter, describe};
+use crate::journal::{Journal, Splitter};
 use crate::program::{Program, environment, prepare_workdir};
 use crate::restart::{Decision, decide};
 use crate::user::{self, Identity};
 
 /// Bytes of output taken in one turn of the loop, so that a chatty process does not starve the channel.
-const READ_MAX: usize = 32 * 1024;
+const READ_MAX: usize = 16 * 1024;
 /// What may still be in a pipe when its writer is gone: the largest pipe a process may set itself.
 const DRAIN_MAX: usize = 1024 * 1024;
 
@@ -210,7 +210,7 @@ impl Workload {
                 if exit.success() {
                     return Some(self.launch(journal));
                 }
-                self.fail(journal, FailureCode::WorkloadStartFailed, format!("prestart {}", describe(exit)));
+                self.fail(journal, FailureCode::WorkloadStartFailed, format!("prestart {exit}"));
                 Some(Turn::Same)
             }
             Stage::Running { pid: running, since_ms, ooms } if running == pid => {
@@ -243,8 +243,8 @@ impl Workload {
             }
             Decision::GiveUp => {
                 let detail = match self.in_a_row {
-                    0 => describe(exit),
-                    restarts => format!("{} after {restarts} restarts", describe(exit)),
+                    0 => exit.to_string(),
+                    restarts => format!("{exit} after {restarts} restarts"),
                 };
                 self.fail(journal, FailureCode::WorkloadCrashed, detail);
             }

@@ -43,6 +43,8 @@ pub const PAYLOAD_MAX: usize = 32 * 1024;
 pub const CONTROL_MAX: usize = 1024 * 1024;
 /// The longest piece of a log line in one frame, in bytes; longer lines are cut and marked partial.
 pub const LOG_LINE_MAX: usize = 16 * 1024;
+/// What a line counts for in the window beside its own bytes, so that empty lines are bounded too.
+pub const LOG_LINE_OVERHEAD: usize = 64;
 /// Unacknowledged log bytes that the guest sends before it waits for [`ToGuest::LogsAck`].
 pub const LOG_WINDOW: usize = 256 * 1024;
 /// Bytes either side may send on an exec stream before the other grants more by a credit message.

@@ -1,5 +1,7 @@
 //! The control messages, as JSON objects tagged by `type`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Config, PROTOCOL_MAX, PROTOCOL_MIN};
@@ -73,7 +75,13 @@ pub enum ToHost {
         detail: String,
     },
     Event(Numbered),
-    /// Lines from `from` up to, not including, `to` fell out of the ring before this host asked for them.
+    /// The answer to [`ToGuest::LogsFrom`]: lines follow from `seq` on. Larger than `asked` when older ones are lost,
+    /// smaller when there never were as many.
+    LogsStart {
+        asked: u64,
+        seq: u64,
+    },
+    /// Lines from `from` up to, not including, `to` fell out of the ring before they could be sent.
     LogsLost {
         from: u64,
         to: u64,
@@ -157,6 +165,44 @@ pub struct State {
     pub event_next: u64,
 }
 
+impl State {
+    /// The state after `event`. Guest and host fold the same way, so a host that saw every event knows the self.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::ConfigApplied => {}
+            Event::Started { pid } => {
+                self.phase = Phase::Running;
+                self.pid = Some(*pid);
+            }
+            Event::Ready => {
+                self.ready = true;
+                self.detail.clear();
+            }
+            Event::Unready { detail } => {
+                self.ready = false;
+                self.detail.clone_from(detail);
+            }
+            Event::Exited(exit) => {
+                self.pid = None;
+                self.ready = false;
+                self.last_exit = Some(*exit);
+                self.detail = exit.to_string();
+            }
+            Event::Restarting { .. } => {
+                self.phase = Phase::Backoff;
+                self.restarts = self.restarts.saturating_add(1);
+            }
+            Event::Completed => self.phase = Phase::Completed,
+            Event::Failed { code, detail } => {
+                self.phase = Phase::Failed;
+                self.ready = false;
+                self.failure = Some(*code);
+                self.detail.clone_from(detail);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -229,6 +275,18 @@ impl Exit {
     /// As a shell reports it: the code, or 128 plus the signal.
     pub fn shell_code(self) -> i32 {
         self.code.unwrap_or_else(|| 128 + self.signal.unwrap_or(0))
+    }
+}
+
+/// For people: `exited with 3`, `killed by signal 9 for want of memory`.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exited with {code}")?,
+            (None, Some(signal)) => write!(f, "killed by signal {signal}")?,
+            (None, None) => f.write_str("ended")?,
+        }
+        if self.oom { f.write_str(" for want of memory") } else { Ok(()) }
     }
 }
 
