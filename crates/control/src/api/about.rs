@@ -1,0 +1,111 @@
+//! Answers about the program, the cloud itself, and its log.
+
+use axum::response::Response;
+use http::StatusCode;
+use model::{Code, Error, Scope};
+use reconcile::{Registry, log, replay as replays};
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::problem::Refusal;
+use super::{json, with_type};
+use crate::routes::PAGE_DEFAULT;
+
+pub fn openapi(call: Call) -> Result<Response, Refusal> {
+    Ok(with_type(StatusCode::OK, "application/json", call.cloud.openapi.clone()))
+}
+
+pub fn health(_: Call) -> Result<Response, Refusal> {
+    json(StatusCode::OK, &json!({"status": "up"}))
+}
+
+pub async fn ready(call: Call) -> Result<Response, Refusal> {
+    if call.cloud.closing.is_cancelled() {
+        return Err(Error::new(Code::Unavailable, "the control plane is stopping").into());
+    }
+    let status = call.cloud.door.store().status().await.map_err(|error| {
+        Error::new(Code::Unavailable, "the store does not answer").why(error.to_string()).reason("store_unavailable")
+    })?;
+    json(StatusCode::OK, &json!({"status": "ready", "revision": status.revision.0}))
+}
+
+pub fn version(call: Call) -> Result<Response, Refusal> {
+    json(StatusCode::OK, &json!({"version": call.cloud.version, "api": "v1"}))
+}
+
+pub fn metrics(call: Call) -> Result<Response, Refusal> {
+    let cloud = &call.cloud;
+    let uptime = cloud.door.clock().monotonic().saturating_sub(cloud.started);
+    let text = cloud.metrics.text(&cloud.rows.table(), uptime, &cloud.version);
+    Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+}
+
+pub fn whoami(call: Call) -> Result<Response, Refusal> {
+    let who = call.principal()?;
+    json(StatusCode::OK, &json!({"id": who.id, "name": who.name, "scope": who.scope, "read_only": who.read_only}))
+}
+
+pub fn info(call: Call) -> Result<Response, Refusal> {
+    let mut info = (call.cloud.info)();
+    if call.principal()?.scope != Scope::CLOUD
+        && let Some(object) = info.as_object_mut()
+    {
+        object.remove("data_dir");
+    }
+    json(StatusCode::OK, &info)
+}
+
+pub fn config(call: Call) -> Result<Response, Refusal> {
+    json(StatusCode::OK, &(call.cloud.settings)())
+}
+
+pub fn kinds(call: Call) -> Result<Response, Refusal> {
+    json(StatusCode::OK, &summaries(call.cloud.door.registry()))
+}
+
+/// Every kind as callers see it, in order of name.
+fn summaries(registry: &Registry) -> Vec<Value> {
+    let summary = |contract: &reconcile::Contract| {
+        let levels: Vec<&str> = contract.levels.iter().map(|level| level.noun()).collect();
+        let columns: Vec<Value> =
+            contract.columns.iter().map(|column| json!({"title": column.title, "pointer": column.pointer})).collect();
+        let stream = |stream: &reconcile::kind::StreamContract| {
+            let parameters: serde_json::Map<String, Value> =
+                stream.parameters.iter().map(|(name, about)| ((*name).to_owned(), (*about).into())).collect();
+            json!({"name": stream.name, "about": stream.about, "duplex": stream.duplex, "parameters": parameters})
+        };
+        json!({
+            "name": contract.name,
+            "plural": contract.plural,
+            "prefix": contract.prefix,
+            "about": contract.about,
+            "levels": levels,
+            "opens": contract.opens.map(model::Level::noun),
+            "create": contract.create,
+            "set": contract.set,
+            "delete": contract.delete,
+            "columns": columns,
+            "streams": contract.streams.iter().map(stream).collect::<Vec<_>>(),
+            "phases": contract.phases,
+            "example": (contract.example)(),
+        })
+    };
+    registry.iter().map(|kind| summary(kind.contract())).collect()
+}
+
+pub async fn replay(call: Call) -> Result<Response, Refusal> {
+    json(StatusCode::OK, &replays::replay(&**call.cloud.door.store()).await?)
+}
+
+pub async fn events(call: Call) -> Result<Response, Refusal> {
+    let (store, scope, query) = (&**call.cloud.door.store(), &call.seen()?.scope, &call.query);
+    let page = match (query.number("newest"), query.number("from")) {
+        (Some(_), Some(_)) => return Err(Error::invalid("newest", "`newest` and `from` exclude each other").into()),
+        (Some(count), None) => log::newest(store, scope, count as usize).await?,
+        (None, from) => {
+            let limit = query.number("limit").unwrap_or(PAGE_DEFAULT) as usize;
+            log::since(store, scope, from.unwrap_or(0), limit).await?
+        }
+    };
+    json(StatusCode::OK, &json!({"items": page.events, "next": page.next}))
+}
