@@ -1,7 +1,8 @@
 //! What the storage engine says, in the words of the waist.
 
 use std::io;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 use redb::{DatabaseError, StorageError};
 use store::Error;
@@ -33,15 +34,23 @@ pub fn damaged(reason: impl Into<String>) -> Error {
     Error::Corrupt { path: PathBuf::new(), reason: reason.into() }
 }
 
+/// Runs what reads pages. The storage engine asserts some of what it finds in them, and a damaged file must not take
+/// the caller down with it.
+pub fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(damaged("its pages contradict each other")))
+        .map_err(at(path))
+}
+
 /// Names the file in an error that was made without it.
-pub fn at(path: &std::path::Path) -> impl Fn(Error) -> Error {
+pub fn at(path: &Path) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Corrupt { reason, .. } => Error::Corrupt { path: path.to_path_buf(), reason },
         error => error,
     }
 }
 
-pub fn opening(path: &std::path::Path, error: DatabaseError) -> Error {
+pub fn opening(path: &Path, error: DatabaseError) -> Error {
     let path = path.to_path_buf();
     match error {
         DatabaseError::DatabaseAlreadyOpen => Error::Locked { path },
@@ -54,6 +63,10 @@ pub fn opening(path: &std::path::Path, error: DatabaseError) -> Error {
         },
         DatabaseError::UpgradeRequired(version) => {
             Error::Corrupt { path, reason: format!("its pages have the unknown format {version}") }
+        }
+        // What it keeps beside the tables cannot be read.
+        DatabaseError::Storage(error @ (StorageError::LockPoisoned(_) | StorageError::ValueTooLarge(_))) => {
+            Error::Corrupt { path, reason: error.to_string() }
         }
         error => Error::storage("open the database", error),
     }

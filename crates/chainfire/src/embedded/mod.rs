@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use redb::{Database, ReadableTable, StorageBackend};
+use redb::{ReadableTable, StorageBackend};
 use store::feed::Feed;
 use store::lessor::Lessor;
 use store::{
@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 
 use fault::Fault;
 use past::Past;
-use place::Place;
+use place::{Folder, Place, Storage};
 use reclaim::Reclaim;
 use shared::Shared;
 use writer::{QUEUE_MAX, Request, Writer};
@@ -68,19 +68,22 @@ impl Embedded {
     pub async fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let dir = dir.as_ref().to_path_buf();
         let opened = tokio::task::spawn_blocking(move || {
-            let place = Place::lock(&dir, options.cache_bytes)?;
-            let database = place.open()?;
-            let path = place.database().to_path_buf();
-            start(database, path, Some(place))
+            let folder = Folder::lock(&dir, options.cache_bytes)?;
+            let path = folder.database().to_path_buf();
+            start(path, Box::new(folder))
         });
         let (shared, queue, writer) = opened.await.map_err(|error| Error::storage("finish opening", error))??;
         Ok(Self::run(shared, queue, writer))
     }
 
-    /// As [`Embedded::open`], on storage that is not a folder: a simulated disk. Blocks while it reads.
-    pub fn open_on(backend: impl StorageBackend, options: Options) -> Result<Self, Error> {
-        let database = place::open_on(backend, options.cache_bytes)?;
-        let (shared, queue, writer) = start(database, PathBuf::new(), None)?;
+    /// As [`Embedded::open`], on storage that is not a folder: a simulated disk. Every call of `backend` gives another
+    /// handle to the same storage, for opening it again after it failed. Blocks while it reads.
+    pub fn open_on<B: StorageBackend>(
+        backend: impl Fn() -> B + Send + 'static,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let storage = Storage { backend, cache_bytes: options.cache_bytes };
+        let (shared, queue, writer) = start(PathBuf::new(), Box::new(storage))?;
         Ok(Self::run(shared, queue, writer))
     }
 
@@ -104,7 +107,8 @@ impl Embedded {
 
 type Started = (Arc<Shared>, mpsc::Sender<Request>, JoinHandle<()>);
 
-fn start(database: Database, path: PathBuf, place: Option<Place>) -> Result<Started, Error> {
+fn start(path: PathBuf, place: Box<dyn Place>) -> Result<Started, Error> {
+    let database = place.open()?;
     let mut shared = Shared {
         database: RwLock::new(Ok(database)),
         path,

@@ -9,9 +9,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableError};
-use store::{Error, Revision};
+use store::Error;
 
-use super::fault::{Fault, at, io_fault, opening};
+use super::fault::{Fault, contained, damaged, io_fault, opening};
+use super::room::{self, Room};
 use super::tables::{Draft, META, META_FORMAT, Snapshot, mark};
 
 /// Of the tables and records.
@@ -21,7 +22,16 @@ const DATABASE: &str = "chainfire.redb";
 const UNFINISHED: &str = "chainfire.redb.new";
 const LOCK: &str = "lock";
 
-pub struct Place {
+/// Somewhere a database can be opened, again when it failed.
+pub trait Place: Send {
+    /// Makes the database when there is none.
+    fn open(&self) -> Result<Database, Error>;
+
+    fn room(&self) -> Room;
+}
+
+/// A folder, locked while this lives.
+pub struct Folder {
     dir: PathBuf,
     database: PathBuf,
     cache_bytes: usize,
@@ -29,7 +39,7 @@ pub struct Place {
     _lock: File,
 }
 
-impl Place {
+impl Folder {
     /// Creates the folder, readable by its owner alone, when it is missing.
     pub fn lock(dir: &Path, cache_bytes: usize) -> Result<Self, Error> {
         let create = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -45,32 +55,8 @@ impl Place {
         Ok(Self { dir: dir.to_path_buf(), database: dir.join(DATABASE), cache_bytes, _lock: lock })
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     pub fn database(&self) -> &Path {
         &self.database
-    }
-
-    /// Makes the database when there is none.
-    pub fn open(&self) -> Result<Database, Error> {
-        match fs::metadata(&self.database) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make()?,
-            Err(error) => return Err(io_fault("look at the database", error)),
-        }
-        let path = &self.database;
-        // The storage engine asserts some of what it reads; a damaged file must not end the process.
-        let open = std::panic::catch_unwind(|| {
-            let database = Builder::new().set_cache_size(self.cache_bytes).open(path);
-            let database = database.map_err(|error| opening(path, error))?;
-            check_format(&database, path)?;
-            Ok(database)
-        });
-        open.unwrap_or_else(|_| {
-            Err(Error::Corrupt { path: path.clone(), reason: "its pages contradict each other".into() })
-        })
     }
 
     fn make(&self) -> Result<(), Error> {
@@ -94,19 +80,54 @@ impl Place {
     }
 }
 
-/// Opens or makes the database on storage that is not a file.
-pub fn open_on(backend: impl StorageBackend, cache_bytes: usize) -> Result<Database, Error> {
-    let path = Path::new("");
-    let database = Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
-    let database = database.map_err(|error| opening(path, error))?;
-    let transaction = database.begin_read().fault("read the database")?;
-    let fresh = matches!(transaction.open_table(META), Err(TableError::TableDoesNotExist(_)));
-    drop(transaction);
-    if fresh {
-        format(&database)?;
+impl Place for Folder {
+    fn open(&self) -> Result<Database, Error> {
+        match fs::metadata(&self.database) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make()?,
+            Err(error) => return Err(io_fault("look at the database", error)),
+        }
+        let path = &self.database;
+        contained(path, || {
+            let database = Builder::new().set_cache_size(self.cache_bytes).open(path);
+            let database = database.map_err(|error| opening(path, error))?;
+            check_format(&database, path)?;
+            Ok(database)
+        })
     }
-    check_format(&database, path)?;
-    Ok(database)
+
+    fn room(&self) -> Room {
+        // Not knowing is no reason to refuse: the commit itself will tell.
+        room::look(&self.dir).unwrap_or(Room::Enough)
+    }
+}
+
+/// Storage that is not a file, such as a simulated disk; each call gives another handle to the same one.
+pub struct Storage<F> {
+    pub backend: F,
+    pub cache_bytes: usize,
+}
+
+impl<F: Fn() -> B + Send, B: StorageBackend> Place for Storage<F> {
+    fn open(&self) -> Result<Database, Error> {
+        let path = Path::new("");
+        contained(path, || {
+            let database = Builder::new().set_cache_size(self.cache_bytes).create_with_backend((self.backend)());
+            let database = database.map_err(|error| opening(path, error))?;
+            let transaction = database.begin_read().fault("read the database")?;
+            let fresh = matches!(transaction.open_table(META), Err(TableError::TableDoesNotExist(_)));
+            drop(transaction);
+            if fresh {
+                format(&database)?;
+            }
+            check_format(&database, path)?;
+            Ok(database)
+        })
+    }
+
+    fn room(&self) -> Room {
+        Room::Enough
+    }
 }
 
 fn format(database: &Database) -> Result<(), Error> {
@@ -118,19 +139,14 @@ fn format(database: &Database) -> Result<(), Error> {
 fn check_format(database: &Database, path: &Path) -> Result<(), Error> {
     let transaction = database.begin_read().fault("read the database")?;
     let meta = match transaction.open_table(META) {
-        Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => {
-            return Err(Error::Corrupt { path: path.to_path_buf(), reason: "it is some other database".into() });
+            return Err(damaged("it is some other database"));
         }
-        Err(error) => return Err(error).fault("read the database").map_err(at(path)),
+        meta => meta.fault("read the database")?,
     };
-    match mark(&meta, META_FORMAT).map_err(at(path))? {
-        Some(FORMAT) => {}
-        Some(found) => return Err(Error::FormatUnknown { path: path.to_path_buf(), found, known: FORMAT }),
-        None => return Err(Error::Corrupt { path: path.to_path_buf(), reason: "it does not name its format".into() }),
+    match mark(&meta, META_FORMAT)? {
+        Some(FORMAT) => Snapshot::open(&transaction).map(drop),
+        Some(found) => Err(Error::FormatUnknown { path: path.to_path_buf(), found, known: FORMAT }),
+        None => Err(damaged("it does not name its format")),
     }
-    drop(meta);
-    let newest = Snapshot::open(&transaction).map_err(at(path))?.newest;
-    debug_assert!(newest >= Revision::FIRST);
-    Ok(())
 }

@@ -9,7 +9,7 @@ use store::Error;
 use store::feed::Feed;
 use store::lessor::Lessor;
 
-use super::fault::{Fault, at};
+use super::fault::{Fault, contained};
 use super::tables::Snapshot;
 
 pub struct Shared {
@@ -26,9 +26,10 @@ impl Shared {
     pub fn snapshot<T>(&self, read: impl FnOnce(&mut Snapshot) -> Result<T, Error>) -> Result<T, Error> {
         let database = self.database.read();
         let database = database.as_ref().map_err(Error::clone)?;
-        let transaction = database.begin_read().fault("begin to read")?;
-        let mut snapshot = Snapshot::open(&transaction).map_err(at(&self.path))?;
-        read(&mut snapshot).map_err(at(&self.path))
+        contained(&self.path, || {
+            let transaction = database.begin_read().fault("begin to read")?;
+            read(&mut Snapshot::open(&transaction)?)
+        })
     }
 
     /// Reads the newest commit on a thread that may wait for the disk.

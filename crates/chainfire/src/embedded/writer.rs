@@ -19,11 +19,11 @@ use store::apply::{self, Applied, State};
 use store::{Batch, Error, Lease, LeaseId, RangeEnd, Revision, Span, Txn, TxnAnswer, WatchEvent, admit};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::{Fault, at};
+use super::fault::{Fault, contained};
 use super::past;
 use super::place::Place;
 use super::reclaim::Reclaim;
-use super::room::{self, Room};
+use super::room::Room;
 use super::shared::Shared;
 use super::tables::{Draft, META_COMPACTED, META_LEASE_LAST, mark};
 
@@ -94,14 +94,13 @@ impl Settled {
 
 pub struct Writer {
     shared: Arc<Shared>,
-    /// `None` when the database is not in a folder; it cannot be opened again then.
-    place: Option<Place>,
+    place: Box<dyn Place>,
     queue: mpsc::Receiver<Request>,
     reclaim: Reclaim,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, place: Option<Place>, queue: mpsc::Receiver<Request>, reclaim: Reclaim) -> Self {
+    pub fn new(shared: Arc<Shared>, place: Box<dyn Place>, queue: mpsc::Receiver<Request>, reclaim: Reclaim) -> Self {
         Self { shared, place, queue, reclaim }
     }
 
@@ -139,8 +138,7 @@ impl Writer {
 
     fn batch(&mut self, first: Option<Request>) {
         let requests = self.take(first);
-        // Not knowing is no reason to refuse: the commit itself will tell.
-        let room = self.place.as_ref().map_or(Room::Enough, |place| room::look(place.dir()).unwrap_or(Room::Enough));
+        let room = self.place.room();
         let (fitting, refused): (Vec<_>, Vec<_>) = requests.into_iter().partition(|request| request.fits(room));
         refused.into_iter().for_each(|request| request.refuse(Error::DiskFull));
         if room == Room::None {
@@ -152,7 +150,9 @@ impl Writer {
         }
         let mut requests = VecDeque::from(fitting);
         let mut settled = Vec::with_capacity(requests.len());
-        let committed = self.reopen_if_failed().and_then(|()| self.commit(&mut requests, &mut settled));
+        let committed = self
+            .reopen_if_failed()
+            .and_then(|()| contained(&self.shared.path, || self.commit(&mut requests, &mut settled)));
         match committed {
             Ok(Committed { batches, reclaim }) => {
                 self.reclaim = reclaim;
@@ -221,7 +221,7 @@ impl Writer {
     /// anew, and the disk says what became of the batch. Answers the error for the callers.
     fn recover(&self, error: Error) -> Error {
         if matches!(error, Error::Corrupt { .. } | Error::Closed) {
-            return at(&self.shared.path)(error);
+            return error;
         }
         tracing::warn!(%error, "a commit failed; opening the database again");
         *self.shared.database.write() = Err(error.clone());
@@ -238,8 +238,10 @@ impl Writer {
             Ok(_) => return Ok(()),
             Err(error) => error.clone(),
         };
-        let Some(place) = &self.place else { return Err(error) };
-        let database = place.open()?;
+        if matches!(error, Error::Closed) {
+            return Err(error);
+        }
+        let database = self.place.open()?;
         *self.shared.database.write() = Ok(database);
         self.catch_up()
     }

@@ -1,4 +1,11 @@
 //! The embedded engine against the suite of the waist, and against kills, power cuts, full disks and damaged files.
 
+mod damage;
+mod disk;
+mod folder;
+mod full;
+mod kill;
 mod power;
+mod restart;
 mod suite;
+mod workload;

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use store::Store;
 use store::conformance::{Subject, history};
 
+use crate::disk::Disk;
+
 async fn subject() -> Subject {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Embedded::open(dir.path(), Options::default()).await.expect("a new store");
@@ -21,7 +23,8 @@ proptest! {
     fn any_history_agrees_with_the_model(numbers in proptest::collection::vec(any::<u64>(), 1..300)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let backend = redb::backends::InMemoryBackend::new();
+            let disk = Disk::new();
+            let backend = move || disk.attach();
             let store: Arc<dyn Store> = Arc::new(Embedded::open_on(backend, Options::default()).unwrap());
             history::play(&store, &numbers).await;
         });
