@@ -59,7 +59,6 @@ pub fn parse(block: &Block) -> Result<Header, &'static str> {
         name = [prefix, b"/", &name].concat();
     }
     let kind = match block[156] {
-        b'0' | 0 | b'7' if name.ends_with(b"/") => Kind::Folder,
         b'0' | 0 | b'7' => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,

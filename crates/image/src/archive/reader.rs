@@ -158,12 +158,13 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip_rest(&mut self) -> io::Result<()> {
-        let rest = self.data_left + self.padding_left;
+        let (data, padding) = (self.data_left, self.padding_left);
         (self.data_left, self.padding_left) = (0, 0);
-        if io::copy(&mut (&mut self.input).take(rest), &mut io::sink())? < rest {
+        if io::copy(&mut (&mut self.input).take(data), &mut io::sink())? < data {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(())
+        // umoci ends a layer with its last member's data: no padding, no end mark. The layer's digest holds instead.
+        io::copy(&mut (&mut self.input).take(padding), &mut io::sink()).map(|_| ())
     }
 
     fn finish_member(&mut self, header: Header, block: &Block, next: Extension) -> Result<Member, Problem> {
@@ -174,14 +175,14 @@ impl<R: Read> Reader<R> {
             Trouble::Read(error) => Problem::read(&path, error),
         };
         let kind = match header.kind {
-            // The long name arrives after the header's own was judged.
+            // How archives of old said it. Data behind it, which there should not be, is passed over.
             Kind::File if path.ends_with(b"/") => Kind::Folder,
             kind => kind,
         };
         let id = |pax: Option<i64>, plain: i64| u32::try_from(pax.unwrap_or(plain)).ok();
         let uid = id(next.uid, header.uid).ok_or_else(|| refuse("has an owner out of range"))?;
         let gid = id(next.gid, header.gid).ok_or_else(|| refuse("has a group out of range"))?;
-        let has_data = matches!(kind, Kind::File | Kind::GnuSparse | Kind::Other(_));
+        let has_data = matches!(header.kind, Kind::File | Kind::GnuSparse | Kind::Other(_));
         let stored = if has_data { next.size.unwrap_or(header.size) } else { 0 };
         let stored = u64::try_from(stored).map_err(|_| refuse("has a negative size"))?;
         // Room for arithmetic on it: no file is that large.
@@ -222,7 +223,7 @@ impl<R: Read> Reader<R> {
             uid,
             gid,
             mtime: next.mtime.unwrap_or((header.mtime_s, 0)),
-            size,
+            size: if kind == Kind::Folder { 0 } else { size },
             xattrs: next.xattrs,
             extents,
             path,

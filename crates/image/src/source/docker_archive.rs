@@ -88,9 +88,7 @@ fn choose(images: Vec<Image>, name: Option<&str>) -> std::result::Result<Image, 
         if names.is_empty() { "its images have no names".into() } else { format!("it has {}", names.join(", ")) };
     let count = images.len();
     let mut matching = images.into_iter().filter(|image| match name {
-        Some(name) => {
-            image.repo_tags.iter().flatten().any(|tag| tag == name || tag.strip_suffix(":latest") == Some(name))
-        }
+        Some(name) => image.repo_tags.iter().flatten().any(|tag| is_same(tag, name)),
         None => count == 1,
     });
     match (matching.next(), name) {
@@ -99,6 +97,11 @@ fn choose(images: Vec<Image>, name: Option<&str>) -> std::result::Result<Image, 
         (None, None) if count == 0 => Err("it holds no image".into()),
         (None, None) => Err(format!("it holds several images, name one: {names}")),
     }
+}
+
+/// Archives say `shop:1.4`, `docker.io/shop:1.4` or `docker.io/library/shop:1.4` for one name.
+fn is_same(tag: &str, name: &str) -> bool {
+    tag == name || matches!((tag.parse::<Reference>(), name.parse::<Reference>()), (Ok(tag), Ok(name)) if tag == name)
 }
 
 fn find(members: &Members, name: &str) -> Option<Slice> {

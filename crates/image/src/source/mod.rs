@@ -109,3 +109,9 @@ pub(crate) fn verify(what: &str, wanted: &Digest, bytes: &[u8]) -> Result<()> {
     }
     Err(Error::VerifyDigest { what: what.into(), wanted: *wanted, found: found.to_string() })
 }
+
+impl std::fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({})", self.reference())
+    }
+}
