@@ -30,13 +30,22 @@ pub struct Netlink {
     connection: tokio::task::JoinHandle<()>,
 }
 
-/// A route or an interface's own subnet.
+/// A range that someone uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupied {
     pub net: IpNet,
     pub device: String,
-    /// Reached through a gateway rather than on the link itself.
-    pub routed: bool,
+    pub by: By,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A subnet on an interface.
+    Link,
+    /// A route through a gateway.
+    Route,
+    /// The machine's resolver, which guests may be told to ask too.
+    Nameserver,
 }
 
 impl Drop for Netlink {
@@ -101,7 +110,7 @@ impl Netlink {
         let name_of = |index: u32| devices.values().find(|device| device.index == index).map(|d| d.name.clone());
         let mut occupied: Vec<Occupied> = Vec::new();
         for device in devices.values() {
-            let own = |net: &IpNet| Occupied { net: net.trunc(), device: device.name.clone(), routed: false };
+            let own = |net: &IpNet| Occupied { net: net.trunc(), device: device.name.clone(), by: By::Link };
             occupied.extend(device.addresses.iter().map(own));
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -340,16 +349,16 @@ fn route_of(route: &RouteMessage, name_of: &impl Fn(u32) -> Option<String>) -> O
     if header.kind != RouteType::Unicast || header.destination_prefix_length == 0 {
         return None;
     }
-    let (mut net, mut device, mut routed) = (None, None, false);
+    let (mut net, mut device, mut by) = (None, None, By::Link);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(v4)) => net = Some(IpAddr::V4(*v4)),
             RouteAttribute::Destination(RouteAddress::Inet6(v6)) => net = Some(IpAddr::V6(*v6)),
             RouteAttribute::Oif(index) => device = name_of(*index),
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => routed = true,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => by = By::Route,
             _ => {}
         }
     }
     let net = IpNet::new(net?, header.destination_prefix_length).ok()?;
-    Some(Occupied { net: net.trunc(), device: device.unwrap_or_else(|| "a route".to_owned()), routed })
+    Some(Occupied { net: net.trunc(), device: device.unwrap_or_else(|| "a route".to_owned()), by })
 }

@@ -1,8 +1,11 @@
-//! A network namespace with a thread that lives in it.
+//! A network namespace with a thread that lives in it, and a mount namespace beside it.
 
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -14,13 +17,32 @@ pub struct Space {
     pub path: String,
 }
 
+/// Covers the resolver's configuration for the calling thread.
+fn resolve_at(nameserver: &str) {
+    if !std::path::Path::new("/etc/resolv.conf").exists() {
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("nameserver {nameserver}\n")).expect("written");
+    // The mount keeps the file after its name is gone.
+    mount_bind(file.path(), "/etc/resolv.conf").expect("bound");
+}
+
 impl Space {
     pub fn new() -> Self {
+        Self::resolving("192.0.2.53")
+    }
+
+    /// Its machine asks this nameserver, whichever the real one asks.
+    pub fn resolving(nameserver: &'static str) -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (born, path) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            // SAFETY: leaves the other threads' namespace alone; this thread holds nothing that belongs to the old one.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("a namespace");
+            let flags = UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::FS;
+            // SAFETY: leaves the other threads' namespaces alone; this thread holds nothing that belongs to the old ones.
+            unsafe { unshare_unsafe(flags) }.expect("a namespace");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("mounts of its own");
+            resolve_at(nameserver);
             let (process, thread) = (std::process::id(), rustix::thread::gettid());
             born.send(format!("/proc/{process}/task/{}/ns/net", thread.as_raw_nonzero())).unwrap();
             while let Ok(job) = queue.recv() {
