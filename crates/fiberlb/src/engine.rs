@@ -161,6 +161,21 @@ impl Engine {
         state.draining.iter().map(|one| one.deadline).min()
     }
 
+    /// Cuts a draining backend now. Returns whether there was one.
+    pub fn cut(&self, route: &str, id: &str) -> bool {
+        let mut state = self.state.write();
+        let now = Instant::now();
+        let mut found = false;
+        for one in state.draining.iter_mut().filter(|one| one.backend.route == route && one.backend.id == id) {
+            one.deadline = now;
+            found = true;
+        }
+        if state.sweep(now) {
+            self.bell.ring();
+        }
+        found
+    }
+
     /// Closes unused connections to backends that have been kept long enough.
     pub fn prune(&self) {
         for route in &self.state.read().table.routes {

@@ -130,6 +130,13 @@ impl Handle {
         tokio::spawn(async move { live.lock().await.apply(desired, &engine).await }).await.unwrap_or(Err(Error::Closed))
     }
 
+    /// Ends what is still in flight to a backend that [`Handle::apply`] has removed, without waiting for its drain
+    /// limit: for one that is known to be dead. Requests that may be repeated are answered by other backends. Returns
+    /// whether such a backend was draining.
+    pub fn cut(&self, route: &str, backend: &str) -> bool {
+        self.inner.engine.cut(route, backend)
+    }
+
     /// The state now. Exact: a backend that is gone from it, or has `active: 0` while draining, gets nothing any more.
     pub fn status(&self) -> Status {
         self.inner.engine.status()

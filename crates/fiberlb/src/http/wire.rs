@@ -11,7 +11,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -42,6 +42,9 @@ struct State {
     busy: usize,
     idle_since: Instant,
     head_since: Option<Instant>,
+    /// Who waits in a read without a limit. It is woken at the end of the request, to wait with one: the HTTP
+    /// implementation would not look again until bytes come.
+    reader: Option<Waker>,
 }
 
 /// A request on a connection, from its head to the end of its answer.
@@ -50,7 +53,7 @@ pub struct Busy(Arc<Activity>);
 
 impl Activity {
     pub fn new() -> Self {
-        Self { state: Mutex::new(State { busy: 0, idle_since: Instant::now(), head_since: None }) }
+        Self { state: Mutex::new(State { busy: 0, idle_since: Instant::now(), head_since: None, reader: None }) }
     }
 
     pub fn begin(self: &Arc<Self>) -> Busy {
@@ -74,6 +77,11 @@ impl Drop for Busy {
         state.busy -= 1;
         state.idle_since = Instant::now();
         state.head_since = None;
+        let reader = if state.busy == 0 { state.reader.take() } else { None };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
@@ -126,9 +134,11 @@ impl Wire {
         Ok(Some(version))
     }
 
-    /// When a read that has nothing to give turns into an error; `None` during a request.
-    fn deadline(&self) -> Option<Instant> {
-        let state = self.activity.state.lock();
+    /// When a read that has nothing to give turns into an error; `None` during a request, at the end of which `reader`
+    /// is woken.
+    fn deadline(&self, reader: Option<&Waker>) -> Option<Instant> {
+        let mut state = self.activity.state.lock();
+        state.reader = reader.filter(|_| state.busy > 0).cloned();
         match state.head_since {
             _ if state.busy > 0 => None,
             Some(since) if self.heads_timed => Some(since + self.header_timeout),
@@ -175,13 +185,13 @@ impl AsyncRead for Wire {
                 if buffer.filled().len() > before {
                     this.activity.arrived();
                     // A head that trickles in is never pending for long; its limit holds all the same.
-                    if this.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                    if this.deadline(None).is_some_and(|deadline| deadline <= Instant::now()) {
                         return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                     }
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => match this.deadline() {
+            Poll::Pending => match this.deadline(Some(cx.waker())) {
                 Some(deadline) => Self::wait(&mut this.read_alarm, deadline, cx),
                 None => Poll::Pending,
             },

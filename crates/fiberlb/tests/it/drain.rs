@@ -106,6 +106,27 @@ async fn a_repeatable_request_that_waits_at_the_limit_is_answered_by_another() {
 }
 
 #[tokio::test]
+async fn a_backend_known_to_be_dead_is_cut_at_once() {
+    let node = Node::new().await;
+    let silent = Server::raw(|stream| async move {
+        let _keep = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let new = Server::word("new").await;
+    node.serve(&[silent.addr]).await;
+    let mut client = Raw::open(node.http).await;
+    client.write("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    eventually("the request in flight", || node.active() == 1).await;
+    let id = format!("vm_{}", silent.addr.port());
+    assert!(!node.handle.cut("http a.test", &id), "it is not draining");
+    node.serve(&[new.addr]).await;
+    assert!(node.handle.cut("http a.test", &id));
+    assert_eq!(client.answer().await.unwrap().body, "new");
+    assert!(!node.handle.cut("http a.test", &id));
+}
+
+#[tokio::test]
 async fn closing_lets_what_runs_finish() {
     let node = Node::new().await;
     let gate = Arc::new(Semaphore::new(0));

@@ -3,6 +3,7 @@
 mod config;
 mod drain;
 mod http;
+mod http2;
 mod limits;
 mod load;
 mod real;
