@@ -25,7 +25,7 @@ impl Kind for Org {
         Admitted::spec(&spec)
     }
 
-    fn admit_delete(\&self, row: \&Row, below: \&reconcile::Table) -> Result<(), Error> {
+    fn admit_delete(&self, row: &Row, below: &reconcile::Table) -> Result<(), Error> {
         scopes::require_empty(row, below)
     }
     async fn turn(&self, turn: &Turn) -> Result<Report, Error> {

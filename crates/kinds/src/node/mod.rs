@@ -1,0 +1,56 @@
+//! A node: a machine that runs instances.
+
+mod contract;
+
+pub use contract::{Spec, Status, contract};
+
+use async_trait::async_trait;
+use model::{Error, Row};
+use reconcile::kind::{Demand, read};
+use reconcile::{Admission, Admitted, Contract, Kind, Report, Turn, Wish};
+
+use crate::engines::Engines;
+
+/// Processors are given out this many times over: instances are seldom busy at once.
+pub const CPU_OVERCOMMIT: u64 = 4;
+
+pub struct Node {
+    pub engines: Option<Engines>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Kind for Node {
+    fn contract(&self) -> &Contract {
+        contract()
+    }
+
+    async fn admit(&self, _cx: Admission<'_>, wish: Wish<'_>) -> Result<Admitted, Error> {
+        let spec: Spec = read("spec", &wish.spec)?;
+        Admitted::spec(&spec)
+    }
+
+    fn capacity(&self, row: &Row) -> Option<Demand> {
+        let spec: Spec = read("spec", &row.spec).ok()?;
+        let ready = row.phase == "ready" && !row.deleting();
+        ready.then_some(Demand { memory_bytes: spec.memory_bytes, cpu_milli: u64::from(spec.cpus) * 1000 })
+    }
+
+    async fn turn(&self, _turn: &Turn) -> Result<Report, Error> {
+        let Some(engines) = &self.engines else { return Ok(Report::ready()) };
+        let facts = engines.machines.facts();
+        let status = Status {
+            engine: facts.accelerator.to_owned(),
+            engine_why: facts.accelerator_why,
+            hypervisor: format!("{} {}", facts.engine, facts.engine_version),
+            kernel: facts.kernel_version,
+        };
+        let status = serde_json::to_value(status).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Report { status, ..Report::ready() })
+    }
+}

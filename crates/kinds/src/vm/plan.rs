@@ -1,0 +1,174 @@
+//! What a machine needs next. Pure.
+//!
+//! ```text
+//! pending -> starting -> running -> ready          ready: the health check passes (or there is none)
+//!               ^            \---> failed          the guest gave up, or it was not ready in time
+//!               |  the hypervisor ended: started again, with the reason on record
+//! any -> draining -> gone                          traffic first, then the machine, then its disk and address
+//! ```
+
+use model::{Reason, Row};
+use reconcile::kind::read;
+use reconcile::{Next, Plan, Report, Table};
+
+use super::contract::Status;
+use crate::route;
+
+/// From the start of the machine to ready.
+pub const STARTUP_MS_MAX: u64 = 120_000;
+/// How long a machine that is to go waits for its traffic to end.
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// How often a draining machine looks whether its traffic has ended.
+const DRAIN_LOOK_MS: u64 = 200;
+/// A machine whose hypervisor ended this often in a row without being ready in between has failed.
+pub const BOOTS_MAX: u32 = 5;
+
+/// What was seen of a machine on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// The generation it was started for.
+    pub generation: u64,
+    pub running: bool,
+    /// Why the hypervisor ended: a reason code and a sentence.
+    pub ended: Option<(String, String)>,
+    pub guest: Guest,
+    pub boot_id: Option<String>,
+    pub started_ms: u64,
+    /// Starts of the process after the first.
+    pub restarts: u32,
+}
+
+/// How far the guest is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guest {
+    /// Nothing was heard of PID 1 yet, or it is being configured.
+    Booting,
+    /// The process runs; its health check has not passed yet.
+    Started { detail: Option<String> },
+    Ready,
+    /// The process ended, and will be started again.
+    Restarting { code: &'static str, detail: String },
+    /// The guest gave up: a reason code and a sentence.
+    Failed { code: String, detail: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub machine: Option<Machine>,
+    pub addresses: (Option<String>, Option<String>),
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// Image, network, hypervisor: all that a start takes, each step idempotent.
+    Start,
+    /// Removes the machine with its disk and address.
+    Destroy,
+}
+
+pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
+    if row.deleting() {
+        return removal(row, table, seen, now_ms);
+    }
+    let mut status: Status = read("status", &row.status).unwrap_or_default();
+    (status.address4, status.address6) = seen.addresses.clone();
+    let Some(machine) = &seen.machine else {
+        let reason = row.reason.clone().filter(|reason| reason.code != "pending");
+        let reason = reason.unwrap_or_else(|| Reason::waiting("starting", "image, network and hypervisor are being prepared"));
+        return said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start]);
+    };
+    if row.phase == "failed" && machine.boot_id == status.boot_id {
+        // Kept as it is, for people to look at; whoever owns it decides.
+        let report = Report { phase: row.phase.clone(), reason: row.reason.clone(), status: row.status.clone(), next: Next::Wait };
+        return Plan { steps: Vec::new(), report };
+    }
+    if let Some((code, detail)) = machine.ended.as_ref().filter(|_| !machine.running) {
+        return restarted(row, status, code, detail);
+    }
+    if machine.boot_id.is_some() {
+        status.boot_id.clone_from(&machine.boot_id);
+    }
+    status.started_ms = Some(machine.started_ms);
+    status.restarts = machine.restarts;
+    running(row, machine, status, now_ms)
+}
+
+fn running(row: &Row, machine: &Machine, mut status: Status, now_ms: u64) -> Plan<Step> {
+    let age = now_ms.saturating_sub(machine.started_ms);
+    let in_time = age < STARTUP_MS_MAX;
+    let next = if in_time { Next::After(STARTUP_MS_MAX - age) } else { Next::Wait };
+    match &machine.guest {
+        Guest::Ready => {
+            status.reboots = 0;
+            said("ready", None, &status, Next::Wait, Vec::new())
+        }
+        Guest::Failed { code, detail } => {
+            let remedy = format!("vt logs --vm {}", row.name);
+            said("failed", Some(Reason::fault(code, detail, remedy)), &status, Next::Wait, Vec::new())
+        }
+        Guest::Restarting { code, detail } => {
+            let reason = Reason { transient: true, ..Reason::fault(*code, detail, format!("vt logs --vm {}", row.name)) };
+            said("running", Some(reason), &status, next, Vec::new())
+        }
+        Guest::Booting if in_time => {
+            let reason = Reason::waiting("booting", "the guest is booting");
+            said("starting", Some(reason), &status, next, Vec::new())
+        }
+        Guest::Booting => {
+            let message = format!("the guest was not up {} s after its start", STARTUP_MS_MAX / 1000);
+            said("failed", Some(Reason::fault("boot_timeout", message, "vt doctor")), &status, Next::Wait, Vec::new())
+        }
+        Guest::Started { detail } => {
+            let detail = detail.clone().unwrap_or_else(|| "no check has passed yet".to_owned());
+            if in_time || row.phase == "ready" {
+                // Ready once and not now: traffic goes elsewhere, and it may come back by itself.
+                let waiting = Reason::waiting("healthcheck_pending", format!("the health check has not passed: {detail}"));
+                let failing = Reason::fault("healthcheck_failed", format!("the health check fails: {detail}"), "vt logs");
+                let reason = if status.last_failure.is_none() && in_time { waiting } else { failing };
+                return said("running", Some(reason), &status, next, Vec::new());
+            }
+            let message = format!("the health check did not pass within {} s: {detail}", STARTUP_MS_MAX / 1000);
+            let remedy = "does the process listen on the port that `health` names, on all addresses?";
+            said("failed", Some(Reason::fault("healthcheck_failed", message, remedy)), &status, Next::Wait, Vec::new())
+        }
+    }
+}
+
+/// The hypervisor ended: boots again at once, and gives up after a few boots that got nowhere.
+fn restarted(row: &Row, mut status: Status, code: &str, detail: &str) -> Plan<Step> {
+    let counted = status.last_failure.as_deref() == Some(detail) && row.phase == "starting";
+    if !counted {
+        status.reboots += 1;
+        status.last_failure = Some(detail.to_owned());
+    }
+    if status.reboots > BOOTS_MAX {
+        let message = format!("the machine ended {BOOTS_MAX} times in a row: {detail}");
+        return said("failed", Some(Reason::fault(code, message, "vt doctor")), &status, Next::Wait, Vec::new());
+    }
+    let reason = Reason::waiting(code, format!("{detail}; it is started again"));
+    said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start])
+}
+
+fn removal(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
+    let status: Status = read("status", &row.status).unwrap_or_default();
+    let since = row.deleting_since_ms.unwrap_or(now_ms);
+    let serving = table.at(&row.scope, "route").any(|route| {
+        let status: route::Status = read("status", &route.status).unwrap_or_default();
+        status.backends.contains(&row.id)
+    });
+    let alive = seen.machine.as_ref().is_some_and(|machine| machine.running);
+    if serving && alive && now_ms.saturating_sub(since) < DRAIN_MS_MAX {
+        let reason = Reason::waiting("draining", "its last requests are being answered");
+        return said("draining", Some(reason), &status, Next::After(DRAIN_LOOK_MS), Vec::new());
+    }
+    if seen.machine.is_some() {
+        let reason = Reason::waiting("removing", "the machine is being shut down");
+        return said("draining", Some(reason), &status, Next::Wait, vec![Step::Destroy]);
+    }
+    said("draining", None, &status, Next::Done, Vec::new())
+}
+
+fn said(phase: &str, reason: Option<Reason>, status: &Status, next: Next, steps: Vec<Step>) -> Plan<Step> {
+    let status = serde_json::to_value(status).unwrap_or_default();
+    Plan { steps, report: Report { phase: phase.to_owned(), reason, status, next } }
+}

@@ -1,0 +1,279 @@
+//! The cloud's settings: one table of keys, one loader, one precedence.
+//!
+//! flag > environment > file > default. A key that is not in the table is an error that shows the nearest one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::Error;
+use model::unit::Size;
+use serde::Serialize;
+
+/// A setting: key, default, what it is.
+pub struct Setting {
+    pub key: &'static str,
+    pub default: &'static str,
+    pub about: &'static str,
+}
+
+const fn setting(key: &'static str, default: &'static str, about: &'static str) -> Setting {
+    Setting { key, default, about }
+}
+
+/// Every setting there is. An empty default means: not set.
+pub const SETTINGS: &[Setting] = &[
+    setting("data_dir", "/var/lib/vt", "folder of everything the cloud writes"),
+    setting("node.name", "", "name of this machine; its host name when empty"),
+    setting("node.memory", "", "memory for instances; all but a fifth of the machine's when empty"),
+    setting("api.listen", "127.0.0.1:7700", "address and port of the API"),
+    setting("ingress.http", "127.0.0.1:8080", "address and port for HTTP by host name"),
+    setting("ingress.tls", "127.0.0.1:8443", "address and port for TLS by server name"),
+    setting("ingress.tcp_bind", "127.0.0.1", "address on which tcp routes listen"),
+    setting("ingress.domain", "vt.localhost", "default routes are APP-ENV.DOMAIN"),
+    setting("network.ipv4", "10.240.0.0/12", "addresses of projects, a /24 each"),
+    setting("network.ipv6", "", "unique local /48 of projects, a /64 each; drawn once when empty"),
+    setting("network.egress", "true", "true: guests reach the outside by NAT"),
+    setting("network.dns", "", "name servers for guests, separated by commas; the machine's own when empty"),
+    setting("images.disk_budget", "20Gi", "disk for images; unused ones beyond it are removed"),
+    setting("images.credentials_file", "", "docker-style file with logins of registries"),
+    setting("vm.max", "200", "machines at once"),
+    setting("vm.accelerator", "auto", "auto, kvm or tcg; auto probes KVM with a real guest"),
+    setting("kernel.dir", "", "folder with an unpacked kernel package; fetched by package name when empty"),
+];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// One value with its origin, for `vt config show --origin`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    pub key: String,
+    pub value: String,
+    pub origin: String,
+}
+
+/// All values, typed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub node_name: Option<String>,
+    pub node_memory: Option<Size>,
+    pub api_listen: SocketAddr,
+    pub ingress_http: SocketAddr,
+    pub ingress_tls: Option<SocketAddr>,
+    pub ingress_tcp_bind: IpAddr,
+    pub domain: String,
+    pub ipv4: Ipv4Net,
+    pub ipv6: Option<Ipv6Net>,
+    pub egress: bool,
+    pub dns: Vec<IpAddr>,
+    pub images_disk_budget: Size,
+    pub images_credentials: Option<PathBuf>,
+    pub vms_max: usize,
+    pub accelerator: Accelerator,
+    pub kernel_dir: Option<PathBuf>,
+    pub shown: Vec<Shown>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+impl FromStr for Accelerator {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Accelerator::Auto),
+            "kvm" => Ok(Accelerator::Kvm),
+            "tcg" => Ok(Accelerator::Tcg),
+            _ => Err("expected auto, kvm or tcg".into()),
+        }
+    }
+}
+
+type Values = BTreeMap<String, (String, Origin)>;
+
+/// Reads files, environment and flags. `flags` are keys with values; `environment` is the process's own.
+pub fn load(
+    files: &[PathBuf],
+    environment: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Config, Error> {
+    let mut values: Values =
+        SETTINGS.iter().map(|s| (s.key.to_owned(), (s.default.to_owned(), Origin::Default))).collect();
+    for path in files {
+        read_file(path, &mut values)?;
+    }
+    let environment: BTreeMap<String, String> = environment.collect();
+    for setting in SETTINGS {
+        let name = format!("VT_{}", setting.key.replace('.', "_").to_ascii_uppercase());
+        if let Some(value) = environment.get(&name) {
+            values.insert(setting.key.to_owned(), (value.clone(), Origin::Environment(name)));
+        }
+    }
+    for (key, value) in flags {
+        values.insert((*key).to_owned(), (value.clone(), Origin::Flag));
+    }
+    typed(&values)
+}
+
+fn read_file(path: &Path, values: &mut Values) -> Result<(), Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::invalid("config", format!("{} cannot be read: {error}", path.display())))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| Error::invalid("config", format!("{}: {}", path.display(), error.message())))?;
+    let mut flat = Vec::new();
+    flatten("", &table, &mut flat);
+    for (key, value) in flat {
+        let Some(slot) = values.get_mut(&key) else {
+            let message = format!("{}: unknown setting `{key}`", path.display());
+            return Err(Error::invalid(key.clone(), message).hint(format!("the nearest one is `{}`", nearest(&key))));
+        };
+        *slot = (value, Origin::File(path.to_owned()));
+    }
+    Ok(())
+}
+
+fn flatten(prefix: &str, table: &toml::Table, out: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => flatten(&key, inner, out),
+            toml::Value::String(text) => out.push((key, text.clone())),
+            toml::Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+                out.push((key, items.join(",")));
+            }
+            other => out.push((key, other.to_string())),
+        }
+    }
+}
+
+/// The key that shares the most of its letters' pairs with `key`.
+fn nearest(key: &str) -> &'static str {
+    let pairs = |text: &str| text.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let wanted = pairs(key);
+    let score = |known: &str| {
+        let known = pairs(known);
+        let shared = wanted.iter().filter(|pair| known.contains(pair)).count();
+        (shared * 1000) / (wanted.len() + known.len()).max(1)
+    };
+    SETTINGS.iter().map(|setting| setting.key).max_by_key(|known| score(known)).unwrap_or("data_dir")
+}
+
+fn parse<T: FromStr>(values: &Values, key: &str) -> Result<T, Error>
+where
+    T::Err: fmt::Display,
+{
+    let (value, origin) = &values[key];
+    value.parse().map_err(|error| {
+        let example = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default);
+        let error = Error::invalid(key, format!("setting `{key}` = `{value}` (from {origin}): {error}"));
+        if example.is_empty() { error } else { error.hint(format!("for example {example}")) }
+    })
+}
+
+fn optional<T: FromStr>(values: &Values, key: &str) -> Result<Option<T>, Error>
+where
+    T::Err: fmt::Display,
+{
+    if values[key].0.is_empty() { Ok(None) } else { parse(values, key).map(Some) }
+}
+
+fn typed(values: &Values) -> Result<Config, Error> {
+    let dns = values["network.dns"].0.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let dns = dns
+        .map(|text| text.parse().map_err(|_| Error::invalid("network.dns", format!("setting `network.dns`: `{text}` is not an address"))))
+        .collect::<Result<Vec<IpAddr>, Error>>()?;
+    let shown = values.iter().map(|(key, (value, origin))| Shown {
+        key: key.clone(),
+        value: value.clone(),
+        origin: origin.to_string(),
+    });
+    Ok(Config {
+        data_dir: std::path::absolute(&values["data_dir"].0)
+            .map_err(|error| Error::invalid("data_dir", format!("setting `data_dir`: {error}")))?,
+        node_name: optional(values, "node.name")?,
+        node_memory: optional(values, "node.memory")?,
+        api_listen: parse(values, "api.listen")?,
+        ingress_http: parse(values, "ingress.http")?,
+        ingress_tls: optional(values, "ingress.tls")?,
+        ingress_tcp_bind: parse(values, "ingress.tcp_bind")?,
+        domain: values["ingress.domain"].0.clone(),
+        ipv4: parse(values, "network.ipv4")?,
+        ipv6: optional(values, "network.ipv6")?,
+        egress: parse(values, "network.egress")?,
+        dns,
+        images_disk_budget: parse(values, "images.disk_budget")?,
+        images_credentials: optional(values, "images.credentials_file")?,
+        vms_max: parse(values, "vm.max")?,
+        accelerator: parse(values, "vm.accelerator")?,
+        kernel_dir: optional(values, "kernel.dir")?,
+        shown: shown.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none() -> std::iter::Empty<(String, String)> {
+        std::iter::empty()
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_a_file_beats_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vt.conf");
+        std::fs::write(&file, "[api]\nlisten = \"127.0.0.1:1\"\n[ingress]\nhttp = \"127.0.0.1:2\"\n[vm]\nmax = 7\n").unwrap();
+        let environment = [("VT_INGRESS_HTTP".to_owned(), "127.0.0.1:3".to_owned()), ("VT_VM_MAX".to_owned(), "8".to_owned())];
+        let flags = [("vm.max", "9".to_owned())];
+        let config = load(std::slice::from_ref(&file), environment.into_iter(), &flags).unwrap();
+        assert_eq!(config.api_listen.port(), 1);
+        assert_eq!(config.ingress_http.port(), 3);
+        assert_eq!(config.vms_max, 9);
+        assert_eq!(config.domain, "vt.localhost");
+        let origin = |key: &str| config.shown.iter().find(|shown| shown.key == key).unwrap().origin.clone();
+        assert_eq!(origin("vm.max"), "flag");
+        assert_eq!(origin("ingress.http"), "environment VT_INGRESS_HTTP");
+        assert_eq!(origin("api.listen"), format!("file {}", file.display()));
+        assert_eq!(origin("ingress.domain"), "default");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vt.conf");
+        std::fs::write(&file, "[api]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+        let error = load(&[file], none(), &[]).unwrap_err();
+        assert!(error.message.contains("api.lisen") && error.hint.contains("api.listen"), "{error:?}");
+        let error = load(&[], none(), &[("vm.max", "many".to_owned())]).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("vm.max"));
+    }
+}

@@ -1,0 +1,203 @@
+//! The wiring, on one page: built from top to bottom, stopped from bottom to top.
+
+use std::sync::Arc;
+
+use kinds::images::Images;
+use kinds::{Engines, Settings};
+use model::{Code, Error, Id};
+use reconcile::{Door, Rows};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use world::{Clock, file};
+
+use super::bootstrap::{self, Ground};
+use super::config::{Accelerator, Config};
+use super::{identity, preflight, uploads};
+
+/// Ids of rows that engines want looked at, waiting for the agent.
+const NUDGES_MAX: usize = 1024;
+/// Memory that instances get when the setting is empty: this part of the machine's.
+const MEMORY_PARTS: (u64, u64) = (4, 5);
+
+/// A cloud that runs.
+pub struct Cloud {
+    pub api: std::net::SocketAddr,
+    pub ingress_http: std::net::SocketAddr,
+    pub ca_file: std::path::PathBuf,
+    pub ground: Ground,
+    pub facts: plasmavmc::Facts,
+    control: control::Handle,
+    ingress: fiberlb::Handle,
+    network: novanet::Handle,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Says what is being done, for people who wait.
+pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+fn failed(what: &str, code: &str, hint: &str, error: impl std::fmt::Display) -> Error {
+    Error::new(Code::Failed, format!("{what}: {error}")).hint(hint.to_owned()).reason(code)
+}
+
+pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
+    preflight::check()?;
+    let clock = Clock::real();
+    let data = config.data_dir.clone();
+    let folder = |name: &str| data.join(name);
+    file::create_folder(&data, 0o711).map_err(|error| failed("the data folder", "data_dir", "choose another with --data-dir", error))?;
+    let identity = identity::open_or_create(&folder("identity.json"), &config)?;
+
+    say("opening the store");
+    let store = chainfire::Embedded::open(folder("store"), chainfire::Options::default());
+    let store = store.await.map_err(|error| {
+        let hint = "is another `vt up` running with this data folder? choose another with --data-dir";
+        failed("the store", "store_open_failed", hint, error)
+    })?;
+    let store: Arc<dyn store::Store> = Arc::new(store);
+
+    say("keys and certificates");
+    let io = |error: iam::Error| failed("keys and certificates", "tls", "look at the folder's files and the clock", error);
+    let sealer = Arc::new(iam::Sealer::open_or_create(&folder("keys/master.key")).map_err(io)?);
+    let ca = iam::Ca::open_or_create(&folder("tls"), clock.clone()).map_err(io)?;
+    let ca_file = ca.certificate_file();
+
+    say("the network");
+    let prefixes = novanet::Prefixes { v4: config.ipv4, v6: identity.ipv6 };
+    let mut net = novanet::Config::new(identity.tag.clone(), folder("network"), identity.ipv6);
+    net.v4 = config.ipv4;
+    net.egress = config.egress;
+    let mtu = net.mtu;
+    let network = novanet::Service::open(net).await.map_err(|error| failed("the network", error.code(), &error.hint(), &error))?;
+
+    say("the ingress");
+    let ingress = fiberlb::Service::open(fiberlb::Config {
+        http: vec![config.ingress_http],
+        tls: config.ingress_tls,
+        tcp_bind: config.ingress_tcp_bind,
+        ..fiberlb::Config::new(folder("ingress"))
+    });
+    let ingress = ingress.await.map_err(|error| failed("the ingress", error.code(), &error.hint(), &error))?;
+    let ingress_http = ingress.http_addrs().first().copied().unwrap_or(config.ingress_http);
+
+    say("the image store");
+    let image_fault = |error: image::Error| failed("the image store", error.code(), &error.hint(), &error);
+    let images = image::Store::open(image::Config {
+        disk_budget_bytes: config.images_disk_budget.bytes(),
+        credentials_file: config.images_credentials.clone(),
+        ..image::Config::new(folder("images"))
+    });
+    let images = images.map_err(image_fault)?;
+    let blobs = image::Uploads::open(folder("uploads"), images.limits()).map_err(image_fault)?;
+
+    say("the hypervisor");
+    let vm_fault = |error: plasmavmc::Error| failed("the hypervisor", error.code(), error.remedy(), &error);
+    let machines = plasmavmc::Service::open(plasmavmc::Config {
+        state_dir: folder("vms"),
+        kernel_dir: folder("kernels"),
+        kernel_source: config.kernel_dir.clone().map_or(plasmavmc::kernel::Source::Debian, plasmavmc::kernel::Source::Unpacked),
+        guest_init: super::GUEST_INIT,
+        uid_base: plasmavmc::UID_BASE,
+        instance_tag: identity.tag.clone(),
+        vms_max: config.vms_max,
+        accelerator: match config.accelerator {
+            Accelerator::Auto => None,
+            Accelerator::Kvm => Some(plasmavmc::qemu::Accelerator::Kvm),
+            Accelerator::Tcg => Some(plasmavmc::qemu::Accelerator::Tcg),
+        },
+    });
+    let machines = machines.await.map_err(vm_fault)?;
+    let facts = machines.prepare(&|step| say(&step.to_string())).await.map_err(vm_fault)?;
+
+    let settings = Settings {
+        domain: config.domain.clone(),
+        http_port: ingress_http.port(),
+        tls_port: ingress.tls_addr().map(|addr| addr.port()),
+        prefixes,
+        mtu: u16::try_from(mtu).unwrap_or(1420),
+        dns: if config.dns.is_empty() { identity::name_servers() } else { config.dns.clone() },
+    };
+    let (nudge, nudges) = mpsc::channel(NUDGES_MAX);
+    let mut tasks = vec![tokio::spawn(forward(plasmavmc::Engine::changes(&machines), nudge))];
+    let engines = Engines {
+        machines: Arc::new(machines),
+        network: network.clone(),
+        ingress: ingress.clone(),
+        images: Images { store: images, uploads: blobs.clone(), platform: image::Platform::host() },
+        sealer: sealer.clone(),
+        settings: settings.clone(),
+        uid_base: plasmavmc::UID_BASE,
+    };
+    let registry = kinds::registry(settings, sealer, Some(engines));
+    let door = Door::new(store.clone(), registry, clock);
+
+    let (rows, changes) = Rows::follow(store).await?;
+    let ground = bootstrap::prepare(&door, &folder("admin.token")).await?;
+    let offer = agent::Offer { kind: "node", name: identity.node.clone(), spec: node_spec(&config) };
+    let agent = agent::Agent::open(door.clone(), rows.clone(), offer).await?;
+    let node = agent.node().clone();
+    tasks.push(tokio::spawn(agent.run(changes.subscribe(), nudges)));
+
+    say("the API");
+    let shown = serde_json::to_value(&config.shown).unwrap_or_default();
+    let parts = control::Parts {
+        door,
+        rows,
+        changes,
+        uploads: Arc::new(uploads::Blobs(blobs)),
+        info: info(&config, ingress_http, &node),
+        config: Arc::new(move || shown.clone()),
+        ca,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let control = control::Service::open(control::Config::new(config.api_listen), parts).await;
+    let control = control.map_err(|error| failed("the API", "api_listen", "choose another address with --listen", error))?;
+    Ok(Cloud { api: control.addr, ingress_http, ca_file, ground, facts, control, ingress, network, tasks })
+}
+
+impl Cloud {
+    /// Stops the parts that answer people; machines go on, and the next start takes them back.
+    pub async fn close(self) {
+        self.control.shutdown().await;
+        for task in self.tasks {
+            task.abort();
+        }
+        self.ingress.close().await;
+        self.network.close().await;
+    }
+}
+
+fn info(config: &Config, http: std::net::SocketAddr, node: &Id) -> control::Provider {
+    let info: Value = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api": format!("https://{}", config.api_listen),
+        "ingress": { "http": http.to_string(), "http_port": http.port(), "domain": config.domain },
+        "data_dir": config.data_dir,
+        "node": node,
+    });
+    Arc::new(move || info.clone())
+}
+
+fn node_spec(config: &Config) -> Value {
+    let total = rustix::system::sysinfo().totalram;
+    let memory = config.node_memory.map_or(total / MEMORY_PARTS.1 * MEMORY_PARTS.0, model::unit::Size::bytes);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    json!({ "memory_bytes": memory, "cpus": cpus })
+}
+
+/// Tells the agent of machines in which something changed.
+async fn forward(mut changes: broadcast::Receiver<String>, nudge: mpsc::Sender<Id>) {
+    loop {
+        match changes.recv().await {
+            Ok(id) => {
+                if let Ok(id) = id.parse()
+                    && nudge.send(id).await.is_err()
+                {
+                    return;
+                }
+            }
+            // The agent's own pass looks at every row soon enough.
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! placeholder
+use anyhow::Result;
+pub fn path(_json: bool) -> Result<()> { Ok(()) }
