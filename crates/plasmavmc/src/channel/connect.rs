@@ -20,6 +20,8 @@ use super::session::{self, Session};
 use super::shared::{ANSWER_SECONDS, Answer, FRAMES_MAX, Shared};
 use super::{Error, Events, Logs};
 
+/// For what was sent before the socket broke.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Between two looks for a socket that is not there yet.
 const CONNECT_POLL: Duration = Duration::from_millis(5);
 const NONCE_BYTES: usize = 16;
@@ -113,12 +115,23 @@ impl Channel {
         let folded = hello.state.event_next;
         let guard = CloseOnDrop(Arc::clone(&shared));
         let read = tokio::spawn(async move {
-            let why = read::run(&guard.0, reader, decoder, folded).await;
+            let mut closed = guard.0.closed.subscribe();
+            let why = tokio::select! {
+                why = read::run(&guard.0, reader, decoder, folded) => why,
+                _ = closed.wait_for(Option::is_some) => return,
+            };
             guard.0.close(why);
         });
         let guard = CloseOnDrop(Arc::clone(&shared));
         let write = tokio::spawn(async move {
-            let why = write_all(writer, queue).await;
+            let mut closed = guard.0.closed.subscribe();
+            // Both halves go together, else the guest would write into a socket that nobody reads.
+            let why = tokio::select! {
+                why = write_all(writer, queue) => why,
+                _ = closed.wait_for(Option::is_some) => return,
+            };
+            // A machine that ended may have left its last words to be read.
+            let _ = tokio::time::timeout(LAST_WORDS, closed.wait_for(Option::is_some)).await;
             guard.0.close(why);
         });
         let tasks = Tasks([read.abort_handle(), write.abort_handle()]);
