@@ -185,7 +185,7 @@ pub fn parse_config(what: &str, bytes: &[u8]) -> Result<ConfigDocument> {
         #[serde(default)]
         working_dir: Option<String>,
         #[serde(default)]
-        exposed_ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+        exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
         #[serde(default)]
         stop_signal: Option<String>,
         #[serde(default)]

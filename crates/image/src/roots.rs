@@ -231,7 +231,7 @@ impl Roots {
 
 fn read(folder: &Path) -> Option<Root> {
     let path = folder.join(RECORD_FILE);
-    let metadata = path.symlink_metadata().ok().filter(|metadata| metadata.is_file())?;
+    let metadata = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?;
     if metadata.len() > RECORD_BYTES_MAX {
         return None;
     }

@@ -171,7 +171,7 @@ fn folder_blocks(names: &[(&[u8], NodeId)]) -> Vec<(usize, usize)> {
         let cost = DIRENT_BYTES + name.len();
         match blocks.last_mut() {
             Some((count, bytes)) if *bytes + cost <= BLOCK_BYTES as usize => {
-                (*count, *bytes) = (*count + 1, *bytes + cost)
+                (*count, *bytes) = (*count + 1, *bytes + cost);
             }
             _ => blocks.push((1, cost)),
         }

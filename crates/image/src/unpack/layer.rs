@@ -17,7 +17,7 @@ const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
 /// A tar says more than its files hold: headers, padding, files a later member replaces.
 const STREAM_OVER_ROOT: u64 = 2;
 const STREAM_SLACK_BYTES: u64 = 64 << 20;
-const COPY_BYTES: usize = 32 << 10;
+const COPY_BYTES: usize = 16 << 10;
 /// 9999-12-31T23:59:59Z. Later times upset tools.
 const MTIME_S_MAX: i64 = 253_402_300_799;
 

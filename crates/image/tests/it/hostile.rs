@@ -203,10 +203,7 @@ async fn every_hostile_archive_is_refused_and_leaves_nothing() {
         let (digest, size) = image.manifest("amd64", &layers);
         image.index(&[crate::support::entry(digest, size)]);
         let (resolved, source) = image.open().await.unwrap();
-        let error = match store.ensure(&resolved, source, None).await {
-            Ok(_) => panic!("{}: it was taken", case.name),
-            Err(error) => error,
-        };
+        let Err(error) = store.ensure(&resolved, source, None).await else { panic!("{}: it was taken", case.name) };
         assert_eq!(error.code(), case.code, "{}: {error}", case.name);
         assert!(error.to_string().contains(case.says), "{}: {error}", case.name);
         assert!(!error.hint().is_empty());
@@ -248,10 +245,10 @@ async fn other_bytes_than_the_configuration_names_are_refused() {
 async fn a_changed_or_missing_layer_is_refused() {
     let dir = folder();
     let layer = Tar::new().file("a", "1").done();
-    let image = Image::of(&dir.path().join("image"), &[layer.clone()]);
+    let image = Image::of(&dir.path().join("image"), std::slice::from_ref(&layer));
     let (resolved, source) = image.open().await.unwrap();
     let path = image.dir.join("blobs/sha256").join(resolved.layers[0].digest.hex());
-    let limits = Limits { layer_time_max: Duration::from_secs(60), ..Limits::default() };
+    let limits = Limits { layer_time_max: Duration::from_mins(1), ..Limits::default() };
     let store = Store::open(Config { limits: limits.clone(), ..Config::new(dir.path().join("store")) }).unwrap();
     let mut changed = layer.clone();
     changed[600] ^= 1;

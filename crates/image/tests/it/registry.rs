@@ -33,7 +33,8 @@ impl Registry {
         );
         if with_login {
             std::fs::write(&users, HTPASSWD).unwrap();
-            text += &format!("auth:\n  htpasswd:\n    realm: shop\n    path: {}\n", users.display());
+            text.push_str("auth:\n  htpasswd:\n    realm: shop\n    path: ");
+            text.push_str(users.to_str().unwrap());
         }
         std::fs::write(&config, text).unwrap();
         let process = Command::new("docker-registry")
@@ -246,7 +247,7 @@ async fn serve(answer: impl Fn(&str, usize) -> Said + Send + Sync + 'static) -> 
                 let _ = stream.write_all(head.as_bytes()).await;
                 let _ = stream.write_all(&said.body).await;
                 if said.holds {
-                    tokio::time::sleep(Duration::from_secs(600)).await;
+                    tokio::time::sleep(Duration::from_mins(10)).await;
                 }
             });
         }

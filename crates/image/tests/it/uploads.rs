@@ -35,7 +35,7 @@ async fn a_local_image_is_sent_blob_by_blob_and_built_from_there() {
     // A sweep keeps what a manifest in use needs, and what is young.
     let needed = HashSet::from([resolved.digest]);
     assert_eq!(uploads.sweep("prj_1", &needed, Duration::ZERO).unwrap(), 0);
-    assert_eq!(uploads.sweep("prj_1", &HashSet::new(), Duration::from_secs(3600)).unwrap(), 0);
+    assert_eq!(uploads.sweep("prj_1", &HashSet::new(), Duration::from_hours(1)).unwrap(), 0);
     assert!(uploads.sweep("prj_1", &HashSet::new(), Duration::ZERO).unwrap() > 0);
     assert_eq!(uploads.bytes("prj_1").unwrap(), 0);
 }

@@ -1,0 +1,24 @@
+//! Layers from bytes: the first byte says where the input is cut into two layers, so that whiteouts and links across
+//! layers are reached. `cargo +nightly fuzz run unpack`, seeded from `corpus/unpack` where there is one.
+#![no_main]
+
+use image::Limits;
+use image::unpack::Unpacker;
+use libfuzzer_sys::fuzz_target;
+
+/// Small enough that a run does not write for long, large enough for every path.
+const ROOT_BYTES_MAX: u64 = 1 << 20;
+const ENTRIES_MAX: u64 = 500;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((cut, archive)) = data.split_first() else { return };
+    let limits = Limits { root_bytes_max: ROOT_BYTES_MAX, entries_max: ENTRIES_MAX, ..Limits::default() };
+    let (lower, upper) = archive.split_at(archive.len().min(usize::from(*cut) * 512));
+    let Ok(file) = tempfile::tempfile() else { return };
+    let mut unpacker = Unpacker::new(file, "root.erofs".as_ref(), &limits);
+    if unpacker.apply(lower).and_then(|()| unpacker.apply(upper)).is_ok()
+        && let Ok(built) = unpacker.finish([0; 16])
+    {
+        assert!(built.bytes <= ROOT_BYTES_MAX);
+    }
+});
