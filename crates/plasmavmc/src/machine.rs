@@ -1,0 +1,177 @@
+//! One machine: its record, its run, and the acts on it.
+//!
+//! ```text
+//!   acts (one at a time, behind `gate`)        watch (one task per run)
+//!     ensure -> start -> Live --------------->   process ended | monitor's event | guest's word
+//!     stop   -> asks the guest, then the         -> state, log, console
+//!               monitor, then the kernel         -> at the end: why it ended, record, cgroup removed
+//! ```
+
+mod adopt;
+mod end;
+mod guest_link;
+mod start;
+mod stop;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch as tokio_watch;
+
+use crate::Error;
+use crate::channel;
+use crate::context::Context;
+use crate::jail::cgroup::Group;
+use crate::logs;
+use crate::process::Process;
+use crate::qmp;
+use crate::record::Record;
+use crate::seen::{EndCode, Guest, Phase, Seen};
+use crate::spec::Spec;
+
+pub(crate) struct Machine {
+    pub id: String,
+    pub folder: PathBuf,
+    pub context: Arc<Context>,
+    pub logs: logs::Store,
+    /// Acts take turns.
+    gate: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+struct State {
+    record: Record,
+    /// With its secrets; `None` after the engine came back, until the caller says it again.
+    spec: Option<Spec>,
+    phase: Phase,
+    live: Option<Arc<Live>>,
+    guest: Option<GuestSeen>,
+}
+
+/// The guest's account with the host's time of its last hello.
+struct GuestSeen {
+    guest: Guest,
+    heard_ms: u64,
+}
+
+/// A process that runs.
+struct Live {
+    process: Process,
+    group: Group,
+    /// `None` when an adopted process did not let itself be asked.
+    monitor: Option<qmp::Client>,
+    channel: Mutex<Option<channel::Channel>>,
+    /// Why the engine itself ends it.
+    verdict: Mutex<Option<(EndCode, String)>>,
+    /// The specification came (again): a guest that waits for its configuration may have it.
+    told: tokio::sync::Notify,
+    /// True when the end was taken in: record written, cgroup gone.
+    over: tokio_watch::Sender<bool>,
+}
+
+impl Live {
+    fn new(process: Process, group: Group, monitor: Option<qmp::Client>) -> Arc<Self> {
+        Arc::new(Self {
+            process,
+            group,
+            monitor,
+            channel: Mutex::new(None),
+            verdict: Mutex::new(None),
+            told: tokio::sync::Notify::new(),
+            over: tokio_watch::Sender::new(false),
+        })
+    }
+
+    /// The first verdict counts.
+    fn judge(&self, code: EndCode, detail: impl Into<String>) {
+        self.verdict.lock().get_or_insert_with(|| (code, detail.into()));
+    }
+
+    async fn until_over(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+}
+
+impl Machine {
+    /// A machine as its record has it, not running.
+    pub fn new(context: Arc<Context>, record: Record) -> Result<Arc<Self>, Error> {
+        let id = record.spec.id.clone();
+        let folder = context.folder(&id);
+        let logs = logs::Store::open(&folder).map_err(|source| Error::Log { id: id.clone(), source })?;
+        let phase = match &record.end {
+            Some(end) if record.wanted && end.code != EndCode::Stopped => Phase::Failed,
+            _ => Phase::Stopped,
+        };
+        let state = Mutex::new(State { record, spec: None, phase, live: None, guest: None });
+        Ok(Arc::new(Self { id, folder, context, logs, gate: tokio::sync::Mutex::new(()), state }))
+    }
+
+    pub fn uid(&self) -> u32 {
+        self.state.lock().record.spec.uid
+    }
+
+    /// It has a process, or is about to.
+    pub fn is_active(&self) -> bool {
+        let state = self.state.lock();
+        state.live.is_some() || state.phase == Phase::Starting
+    }
+
+    pub fn observe(&self) -> Seen {
+        let now_ms = self.context.clock.now_ms();
+        let state = self.state.lock();
+        let run = state.record.run.as_ref();
+        let guest = state.guest.as_ref().map(|seen| {
+            let uptime_ms = seen.guest.uptime_ms + now_ms.saturating_sub(seen.heard_ms);
+            Guest { uptime_ms, ..seen.guest.clone() }
+        });
+        let oom_in_guest = guest.as_ref().and_then(|guest| guest.state.last_exit).is_some_and(|exit| exit.oom);
+        let oom_on_host = state.phase != Phase::Running
+            && state.record.end.as_ref().is_some_and(|end| end.code == EndCode::OomKilled);
+        Seen {
+            id: self.id.clone(),
+            generation: state.record.spec.generation,
+            phase: state.phase,
+            pid: state.live.as_ref().map(|live| live.process.pid),
+            boot_id: run.map(|run| run.boot_id.clone()).unwrap_or_default(),
+            started_at_ms: run.map(|run| run.started_at_ms),
+            uptime_ms: run.map_or(0, |run| now_ms.saturating_sub(run.started_at_ms)),
+            boots: state.record.boots,
+            accelerator: run.map(|run| run.accelerator),
+            guest,
+            end: state.record.end.clone(),
+            oom_killed: oom_in_guest || oom_on_host,
+        }
+    }
+
+    /// The connection to its guest.
+    pub fn channel(&self) -> Result<channel::Channel, Error> {
+        let live = self.state.lock().live.clone().ok_or_else(|| Error::NotRunning { id: self.id.clone() })?;
+        let channel = live.channel.lock().clone();
+        channel.ok_or_else(|| Error::Guest { id: self.id.clone(), why: "it has not reported yet".to_owned() })
+    }
+
+    fn changed(&self) {
+        self.context.changed(&self.id);
+    }
+
+    /// Writes the record as `change` leaves it. What could not be written did not happen.
+    fn keep(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let mut record = state.record.clone();
+        change(&mut record);
+        record.write(&self.folder).map_err(|source| {
+            let path = self.folder.clone();
+            Error::State { id: self.id.clone(), path, source }
+        })?;
+        state.record = record;
+        Ok(())
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.state.lock().phase = phase;
+        self.changed();
+    }
+}
