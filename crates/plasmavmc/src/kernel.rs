@@ -30,6 +30,8 @@ use crate::Error;
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Changes when what is made from the same kernel changes, so that older caches are not used.
 const FORMAT: u32 = 1;
+/// Archives kept per kernel: engines of different builds may share a folder.
+const INITRAMFS_KEPT_MAX: usize = 4;
 
 /// A kernel that is ready to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +131,24 @@ pub async fn prepare(folder: &Path, source: &Source, init: &[u8], progress: Prog
         progress(Step::Initramfs { version: kernel.version.clone() });
         let archive = initramfs(&kernel.folder.join("modules"), init).map_err(made)?;
         file::write_atomic(&path, &archive, 0o644).map_err(made)?;
+        forget(&kernel.folder);
     }
     Ok(kernel)
+}
+
+/// Removes the archives of older PID 1s but the last few. A machine that runs has read its own long ago.
+fn forget(folder: &Path) {
+    let archive = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let ours = name.starts_with("initramfs-") && name.ends_with(".cpio");
+        ours.then_some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+    };
+    let mut archives: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(archive).collect();
+    archives.sort_unstable();
+    let surplus = archives.len().saturating_sub(INITRAMFS_KEPT_MAX);
+    for (_, path) in archives.drain(..surplus) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
