@@ -88,11 +88,14 @@ impl Init {
     }
 
     fn try_apply(&mut self, config: &Config) -> Result<(), Failure> {
+        let start = clock::monotonic_ms();
         self.scratch = Some(disk::enter(config)?);
         cgroup::enable();
         self.exec_group = Group::create("exec");
         identity::write(config)?;
+        let disks = clock::monotonic_ms();
         network::configure(config.network.as_ref())?;
+        console::info(&format!("disks {} ms, network {} ms", disks - start, clock::monotonic_ms() - disks));
         let workload = Workload::new(config.process.clone())?;
         secrets::write(config, workload.identity())?;
         self.workload = Some(workload);

@@ -62,10 +62,14 @@ pub fn enter(config: &Config) -> Result<Scratch, Failure> {
 
 fn mount_disk(disk: &Disk, target: &str, flags: MountFlags) -> Result<(), Failure> {
     let deadline = clock::monotonic_ms() + DEVICE_WAIT_MS;
+    // Asked of the folder first: the kernel complains on the console about each mount of a device that is not there.
+    while fs::metadata(&disk.device).is_err() && clock::monotonic_ms() < deadline {
+        clock::nap(DEVICE_POLL_MS);
+    }
     loop {
         match mount(disk.device.as_str(), target, disk.fs.as_str(), flags, None) {
             Ok(()) => return Ok(()),
-            Err(Errno::NOENT | Errno::NXIO) if clock::monotonic_ms() < deadline => clock::nap(DEVICE_POLL_MS),
+            Err(Errno::NXIO) if clock::monotonic_ms() < deadline => clock::nap(DEVICE_POLL_MS),
             Err(error) => {
                 let act = format!("mount {} as {}: {error}", disk.device, disk.fs);
                 return Err(Failure::new(FailureCode::MountFailed, act));

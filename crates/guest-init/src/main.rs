@@ -52,6 +52,7 @@ fn main() {
     early::mounts();
     console::open();
     early::defaults();
+    early::tune();
     early::modules();
     let link = link::Link::new(link::wait_for_port());
     let started = signals::watch().and_then(|signals| init::Init::new(signals, link));
