@@ -1,3 +1,5 @@
 //! placeholder
 use anyhow::Result;
-pub fn path(_json: bool) -> Result<()> { Ok(()) }
+pub fn path(_json: bool, _write: bool) -> Result<()> {
+    Ok(())
+}

@@ -1,3 +1,5 @@
 //! placeholder
 use anyhow::Result;
-pub fn demo(_rest: &[&str]) -> Result<()> { Ok(()) }
+pub fn demo(_once: bool) -> Result<()> {
+    Ok(())
+}

@@ -100,7 +100,13 @@ fn wrong(house: &House, arrows: &Arrows) -> Vec<String> {
         }
     }
     for floor in &house.floor {
-        wrong.extend(floor.crates.iter().filter(|name| !arrows.contains_key(*name)).map(|name| format!("{name} is listed and not there")));
+        wrong.extend(
+            floor
+                .crates
+                .iter()
+                .filter(|name| !arrows.contains_key(*name))
+                .map(|name| format!("{name} is listed and not there")),
+        );
     }
     wrong
 }
@@ -130,7 +136,9 @@ mod tests {
 
     fn arrows(pairs: &[(&str, &[&str])]) -> Arrows {
         let mut all: Arrows = ["a", "b", "c", "d"].map(|name| (name.to_owned(), Vec::new())).into();
-        all.extend(pairs.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(|name| (*name).to_owned()).collect())));
+        all.extend(
+            pairs.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(|name| (*name).to_owned()).collect())),
+        );
         all
     }
 

@@ -18,22 +18,43 @@ mod run;
 mod sample;
 mod test;
 
-use anyhow::{Result, bail};
+use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask demo | test [--quick] | floors [--write] | bench path [--json] | sample DIR | openapi [--write]";
+const USAGE: &str = "usage: cargo xtask COMMAND
 
-fn main() -> Result<()> {
+  demo [--once]                 the cloud with a real image, for you to look around in; --once ends after the walk
+  test [--quick]                everything that proves it; --quick leaves out real machines and cargo deny
+  floors [--write]              checks the arrows between crates; --write redraws them in ARCHITECTURE.md
+  bench path [--json] [--write] figures of the path; --write adds them to docs/benchmarks.md
+  sample DIR                    the sample images
+  openapi [--write]             checks api/openapi.json; --write replaces it";
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["demo", rest @ ..] => demo::demo(rest),
-        ["test", rest @ ..] => test::test(rest),
+    let flags = |rest: &[&str], known: &[&str]| rest.iter().all(|flag| known.contains(flag));
+    let outcome = match words.as_slice() {
+        ["test"] => return test::test(false),
+        ["test", "--quick"] => return test::test(true),
+        ["demo", rest @ ..] if flags(rest, &["--once"]) => demo::demo(!rest.is_empty()),
         ["floors"] => floors::floors(false),
         ["floors", "--write"] => floors::floors(true),
-        ["bench", "path", rest @ ..] => bench::path(rest.contains(&"--json")),
-        ["sample", folder] => sample::images(folder.as_ref()).map(drop),
+        ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {
+            bench::path(rest.contains(&"--json"), rest.contains(&"--write"))
+        }
+        ["sample", folder] => sample::ensure(folder.as_ref()),
         ["openapi"] => openapi::openapi(false),
         ["openapi", "--write"] => openapi::openapi(true),
-        _ => bail!("{USAGE}"),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,13 +1,19 @@
 //! Programs with argument vectors.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 /// The root of the source tree.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the tree").to_owned()
+}
+
+/// The folder of what is built.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path))
 }
 
 /// A cargo command at the root of the tree.
@@ -33,4 +39,31 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} failed: {}\n{}", done.status, String::from_utf8_lossy(&done.stderr));
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// Like [`output`], and standard error is shown as it comes.
+pub fn output_with_progress(command: &mut Command) -> Result<String> {
+    let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let done = done.with_context(|| format!("starting {command:?}"))?;
+    if !done.status.success() {
+        bail!("{command:?} failed: {}", done.status);
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// Time since `began`, for people.
+pub fn show_elapsed(began: Instant) -> String {
+    let seconds = began.elapsed().as_secs_f64();
+    if seconds < 90.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min {:02.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}
+
+/// Ends a child that was started in a process group of its own, and all that it started there.
+pub fn kill_group(child: &Child) {
+    let group = libc::pid_t::try_from(child.id()).expect("a process id fits");
+    // SAFETY: kill(2) takes numbers; the group is the child's, which has not been waited for, so the number is its own.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
 }

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::packages;
 use crate::run::{output, show};
 
 /// nginx with the libraries it links, and a shell for people who look around.
@@ -19,7 +20,10 @@ const PACKAGES: &[&str] =
     &["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g", "busybox-static", "base-files"];
 
 /// Applets that get a name in /bin.
-const APPLETS: &[&str] = &["sh", "cat", "echo", "env", "hostname", "id", "ip", "kill", "ls", "mount", "ps", "sleep", "stat", "stty", "tail", "touch", "true", "uptime", "wget", "dd", "head", "df", "ping", "nc"];
+const APPLETS: &[&str] = &[
+    "sh", "cat", "echo", "env", "hostname", "id", "ip", "kill", "ls", "mount", "ps", "sleep", "stat", "stty", "tail",
+    "touch", "true", "uptime", "wget", "dd", "head", "df", "ping", "nc",
+];
 
 const NGINX: &str = "daemon off;\nworker_processes 1;\nerror_log /dev/stderr warn;\npid /tmp/nginx.pid;\n\
     events { worker_connections 512; }\n\
@@ -31,6 +35,14 @@ const NGINX: &str = "daemon off;\nworker_processes 1;\nerror_log /dev/stderr war
 /// Where the images are.
 pub struct Images {
     pub layout: PathBuf,
+}
+
+/// Installs what makes them, makes them, and says where they are.
+pub fn ensure(folder: &Path) -> Result<()> {
+    packages::ensure(&[packages::SAMPLE])?;
+    let images = images(folder)?;
+    println!("sample images: oci:{}:v1, and v2", std::path::absolute(images.layout)?.display());
+    Ok(())
 }
 
 /// Makes all sample images in `folder`. What is there already stays.
@@ -54,10 +66,25 @@ pub fn images(folder: &Path) -> Result<Images> {
     show(umoci().args(["new", "--image", &image("base")]))?;
     show(umoci().args(["insert", "--image", &image("base")]).arg(&root).arg("/"))?;
     show(umoci().args([
-        "config", "--image", &image("base"), "--config.entrypoint", "/usr/sbin/nginx",
-        "--config.entrypoint", "-c", "--config.entrypoint", "/etc/nginx/vt.conf",
-        "--config.exposedports", "8080/tcp", "--config.env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        "--config.label", "org.opencontainers.image.title=sample", "--os", "linux", "--architecture", "amd64",
+        "config",
+        "--image",
+        &image("base"),
+        "--config.entrypoint",
+        "/usr/sbin/nginx",
+        "--config.entrypoint",
+        "-c",
+        "--config.entrypoint",
+        "/etc/nginx/vt.conf",
+        "--config.exposedports",
+        "8080/tcp",
+        "--config.env",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "--config.label",
+        "org.opencontainers.image.title=sample",
+        "--os",
+        "linux",
+        "--architecture",
+        "amd64",
     ]))?;
     for tag in ["v1", "v2"] {
         let page = work.join(tag);
@@ -71,8 +98,18 @@ pub fn images(folder: &Path) -> Result<Images> {
         ("hungry", "echo eating; tail /dev/zero"),
     ] {
         show(umoci().args([
-            "config", "--image", &image("base"), "--tag", tag, "--clear=config.entrypoint", "--config.entrypoint", "/bin/sh",
-            "--config.entrypoint", "-c", "--config.entrypoint", script,
+            "config",
+            "--image",
+            &image("base"),
+            "--tag",
+            tag,
+            "--clear=config.entrypoint",
+            "--config.entrypoint",
+            "/bin/sh",
+            "--config.entrypoint",
+            "-c",
+            "--config.entrypoint",
+            script,
         ]))?;
     }
     show(umoci().args(["config", "--image", &image("base"), "--tag", "nothing", "--clear=config.entrypoint"]))?;
@@ -90,7 +127,7 @@ fn unpack(cache: &Path, root: &Path) -> Result<()> {
             for entry in fs::read_dir(cache)? {
                 let path = entry?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if name.starts_with(&format!("{package}_")) && name.ends_with(".deb") {
+                if name.starts_with(&format!("{package}_")) && path.extension().is_some_and(|end| end == "deb") {
                     return Ok(Some(path));
                 }
             }
@@ -129,7 +166,10 @@ fn arrange(root: &Path) -> Result<()> {
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     fs::write(root.join("etc/nginx/vt.conf"), NGINX)?;
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nwww-data:x:33:33:www:/srv/www:/bin/false\n")?;
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nwww-data:x:33:33:www:/srv/www:/bin/false\n",
+    )?;
     fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n")?;
     fs::remove_dir_all(root.join("usr/share/doc")).ok();
     fs::remove_dir_all(root.join("usr/share/man")).ok();
