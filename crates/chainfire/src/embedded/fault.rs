@@ -16,6 +16,9 @@ impl<T, E: Into<redb::Error>> Fault<T> for Result<T, E> {
     fn fault(self, act: &'static str) -> Result<T, Error> {
         self.map_err(|error| match error.into() {
             redb::Error::Corrupted(reason) => damaged(reason),
+            error @ (redb::Error::TableTypeMismatch { .. } | redb::Error::TableDoesNotExist(_)) => {
+                damaged(error.to_string())
+            }
             redb::Error::Io(error) => io_fault(act, error),
             error => Error::storage(act, error),
         })

@@ -8,6 +8,7 @@ mod record;
 mod room;
 mod shared;
 mod tables;
+mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};

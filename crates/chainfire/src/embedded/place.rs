@@ -14,6 +14,7 @@ use store::Error;
 use super::fault::{Fault, contained, damaged, io_fault, opening};
 use super::room::{self, Room};
 use super::tables::{Draft, META, META_FORMAT, Snapshot, mark};
+use super::verify::verify;
 
 /// Of the tables and records.
 pub const FORMAT: u64 = 1;
@@ -88,6 +89,7 @@ impl Place for Folder {
             Err(error) => return Err(io_fault("look at the database", error)),
         }
         let path = &self.database;
+        verify(path, self.cache_bytes)?;
         contained(path, || {
             let database = Builder::new().set_cache_size(self.cache_bytes).open(path);
             let database = database.map_err(|error| opening(path, error))?;
