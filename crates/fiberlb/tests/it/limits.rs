@@ -88,6 +88,23 @@ async fn a_client_that_reads_nothing_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_slowly_but_steadily_is_served() {
+    const SIZE: usize = 48 << 20;
+    let node = Node::with(|limits| limits.write_timeout = Duration::from_secs(2)).await;
+    let backend =
+        Server::http(|_| async { hyper::Response::new(http_body_util::Full::new(vec![0; SIZE].into())) }).await;
+    node.serve(&[backend.addr]).await;
+    let mut client = Raw::open(node.http).await;
+    client.write("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await;
+    client.until("\r\n\r\n").await.unwrap();
+    // Twelve pauses, each well below the limit and all together well above.
+    for _ in 0..12 {
+        sleep(Duration::from_millis(400)).await;
+        client.exactly(SIZE / 12).await;
+    }
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_refused_cleanly() {
     let node = Node::with(|limits| limits.connections_max = 3).await;
     let backend = Server::word("ok").await;

@@ -114,17 +114,20 @@ async fn a_request_that_must_not_be_repeated_is_sent_once_and_not_on_an_old_conn
 async fn a_backend_that_breaks_off_gets_a_post_once_and_a_get_goes_elsewhere() {
     let node = Node::new().await;
     let seen = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&seen);
-    let rude = Server::raw(move |mut stream| {
-        let counter = Arc::clone(&counter);
-        async move {
-            if let Ok(1..) = stream.read(&mut [0; 4096]).await {
-                counter.fetch_add(1, Ordering::SeqCst);
+    let rude = async || {
+        let counter = Arc::clone(&seen);
+        Server::raw(move |mut stream| {
+            let counter = Arc::clone(&counter);
+            async move {
+                if let Ok(1..) = stream.read(&mut [0; 4096]).await {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
             }
-        }
-    })
-    .await;
-    node.serve(&[rude.addr]).await;
+        })
+        .await
+    };
+    let (rude, other) = (rude().await, rude().await);
+    node.serve(&[rude.addr, other.addr]).await;
     assert_eq!(ask(node.http, POST).await.code(), "backend_failed");
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     assert_eq!(ask(node.http, "POST / HTTP/1.1\nhost: a.test\ncontent-length: 0\n\n").await.code(), "backend_failed");
