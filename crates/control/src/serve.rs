@@ -1,10 +1,11 @@
 //! Connections: accepted, wrapped in TLS, answered by the router.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -22,6 +23,8 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// How often an HTTP/2 peer is asked whether it is still there, and how long it may take to say so.
 const PING_SECONDS: u64 = 20;
+/// hyper refuses to work with less.
+const HTTP1_BUFFER_BYTES_MIN: usize = 8 << 10;
 
 /// Accepts until `closing` is cancelled; each connection is a task of `tasks` and ends after its present requests.
 pub async fn serve(
@@ -52,7 +55,7 @@ pub async fn serve(
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             }
         }
     }
@@ -68,34 +71,41 @@ async fn connection(
     // Answers are small and written whole: waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(limits.handshake_time_max, tls.accept(stream)).await else { return };
-    let ping = std::time::Duration::from_secs(PING_SECONDS);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time_max)
-        .max_buf_size(limits.header_bytes_max.max(8 << 10))
-        .max_headers(limits.headers_max);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .max_header_list_size(limits.header_bytes_max as u32)
-        .keep_alive_interval(ping)
-        .keep_alive_timeout(ping);
-    // Told by ALPN, so that nobody has to wait for first bytes to find out.
-    let builder = match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => builder.http2_only(),
-        _ => builder.http1_only(),
-    };
     let service = TowerToHyperService::new(router);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = closing.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    // Told by ALPN, so that nobody has to wait for first bytes to find out.
+    let ended = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let ping = Duration::from_secs(PING_SECONDS);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .max_header_list_size(limits.header_bytes_max as u32)
+            .keep_alive_interval(ping)
+            .keep_alive_timeout(ping);
+        let serving = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = closing.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time_max)
+            .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES_MIN))
+            .max_headers(limits.headers_max);
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = closing.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
     };
     if let Err(error) = ended {

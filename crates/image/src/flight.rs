@@ -100,3 +100,30 @@ impl<T: Clone> Flight<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_build_is_shared_until_it_fails_and_ends_with_its_last_waiter() {
+        let flights = Flights::<u32>::default();
+        let digest = Digest::of(b"image");
+        let fail = |_, _| async { Err(Error::Cancelled { what: "it".into() }) };
+        let failed = flights.join(digest, fail);
+        failed.wait(None).await.unwrap_err();
+        // Somebody still holds the failed one.
+        let second = flights.join(digest, |_, _| async { Ok(7) });
+        assert_eq!(second.wait(None).await.unwrap(), 7);
+        let third = flights.join(digest, |_, _| async { Ok(8) });
+        assert_eq!(third.wait(None).await.unwrap(), 7);
+        let (sender, flag) = tokio::sync::oneshot::channel();
+        let endless = flights.join(Digest::of(b"other"), |_, cancelled: Cancelled| async move {
+            let _ = sender.send(cancelled);
+            std::future::pending().await
+        });
+        let cancelled = flag.await.unwrap();
+        drop(endless);
+        assert!(cancelled.load(Ordering::Relaxed));
+    }
+}

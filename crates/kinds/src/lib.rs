@@ -38,7 +38,7 @@ pub use engines::Engines;
 pub use settings::Settings;
 
 /// Every kind there is. Without `engines` the kinds are described and decided on, and nothing runs here.
-pub fn registry(settings: Settings, sealer: Arc<Sealer>, engines: Option<Engines>) -> Registry {
+pub fn registry(settings: Settings, sealer: Option<Arc<Sealer>>, engines: Option<Engines>) -> Registry {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(org::Org),
         Arc::new(project::Project),

@@ -140,7 +140,7 @@ pub async fn prepare(folder: &Path, source: &Source, init: &[u8], progress: Prog
 fn forget(folder: &Path) {
     let archive = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
-        let ours = name.starts_with("initramfs-") && name.ends_with(".cpio");
+        let ours = name.strip_prefix("initramfs-").is_some_and(|rest| rest.strip_suffix(".cpio").is_some());
         ours.then_some((entry.metadata().ok()?.modified().ok()?, entry.path()))
     };
     let mut archives: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(archive).collect();
@@ -201,7 +201,7 @@ fn keep(unpacked: &Path, folder: &Path, version: &str) -> Result<String, Error> 
     let chosen = module::choose(modules).map_err(|why| Error::KernelUnpack { why })?;
 
     let target = folder.join(version);
-    let listing: String = chosen.iter().map(|module| format!("{}.ko\n", module.name)).collect();
+    let listing: String = chosen.iter().flat_map(|module| [module.name.as_str(), ".ko\n"]).collect();
     file::create_folder(&target.join("modules"), 0o755).map_err(at(&target))?;
     file::create_folder(&target, 0o755).map_err(at(&target))?;
     for module in &chosen {

@@ -64,14 +64,18 @@ impl Spec {
         if !(1..=VCPUS_MAX).contains(&self.vcpus) {
             return refuse(format!("{} virtual CPUs; 1 to {VCPUS_MAX} are possible", self.vcpus));
         }
-        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&self.memory_bytes) || self.memory_bytes % (1 << 20) != 0 {
+        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&self.memory_bytes)
+            || !self.memory_bytes.is_multiple_of(1 << 20)
+        {
             return refuse(format!("{} bytes of memory; whole MiB from 64 on are possible", self.memory_bytes));
         }
         if !(1..=CPU_WEIGHT_MAX).contains(&self.cpu_weight) {
             return refuse(format!("CPU weight {}; 1 to {CPU_WEIGHT_MAX} is possible", self.cpu_weight));
         }
         let scratch = self.scratch_bytes;
-        if scratch != 0 && (!(SCRATCH_BYTES_MIN..=SCRATCH_BYTES_MAX).contains(&scratch) || scratch % (1 << 20) != 0) {
+        if scratch != 0
+            && (!(SCRATCH_BYTES_MIN..=SCRATCH_BYTES_MAX).contains(&scratch) || !scratch.is_multiple_of(1 << 20))
+        {
             return refuse(format!("{scratch} bytes of scratch disk; none or whole MiB from 16 on are possible"));
         }
         if self.uid < uid_base || self.uid == u32::MAX {
@@ -114,9 +118,9 @@ impl Spec {
     }
 
     /// The guest's configuration for one boot.
-    pub(crate) fn boot_config(&self, now_ns: u64) -> guest::Config {
+    pub(crate) fn boot_config(&self, protocol: u32, now_ns: u64) -> guest::Config {
         let mut config = self.guest.clone();
-        config.protocol = guest::PROTOCOL_MAX;
+        config.protocol = protocol;
         config.entropy = guest::Hidden::new(world::random::hex(ENTROPY_BYTES));
         config.clock_unix_ns = now_ns;
         config.root = guest::Disk { device: ROOT_DEVICE.to_owned(), fs: self.root_fs.clone() };
@@ -216,7 +220,7 @@ pub(crate) mod tests {
     #[test]
     fn each_boot_gets_its_own_entropy_and_clock() {
         let spec = sample("vm_1");
-        let (one, two) = (spec.boot_config(5), spec.boot_config(6));
+        let (one, two) = (spec.boot_config(1, 5), spec.boot_config(1, 6));
         assert_ne!(one.entropy, two.entropy);
         assert_eq!((one.entropy.reveal().len(), one.clock_unix_ns), (128, 5));
         assert_eq!(one.scratch, None);

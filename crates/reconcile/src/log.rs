@@ -63,8 +63,9 @@ pub(crate) async fn commit(store: &dyn Store, draft: Draft<'_>, digest: &str) ->
         if held.items.is_empty() {
             continue;
         }
-        // Numbers and addresses are chosen by admission, which chooses again. A name was chosen by a person.
-        if claim.starts_with("name/") || claim.starts_with("host/") {
+        // Numbers and addresses are chosen by admission, which chooses again. A name was chosen by a person, and so was
+        // the text of a token.
+        if ["name/", "host/", "token/"].iter().any(|chosen| claim.starts_with(chosen)) {
             let taken = claim.rsplit('/').next().unwrap_or(claim);
             return Err(Error::new(Code::Conflict, format!("`{taken}` is taken")).hint("choose another name"));
         }

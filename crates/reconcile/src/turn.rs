@@ -202,7 +202,24 @@ struct State {
     running: BTreeSet<Id>,
     /// When rows asked for a turn, by monotonic milliseconds.
     timers: BTreeMap<Id, u64>,
-    faults: BTreeMap<Id, u32>,
+    faults: BTreeMap<Id, Faults>,
+}
+
+/// What a row's turns ran into lately. Its own report of a fault must not wake it before the pause is over; a new wish
+/// does.
+#[derive(Clone, Copy, Default)]
+struct Faults {
+    count: u32,
+    /// By monotonic milliseconds.
+    paused_until: u64,
+    generation: u64,
+    deleting: bool,
+}
+
+impl Faults {
+    fn hold(&self, row: &Row, now: u64) -> bool {
+        now < self.paused_until && self.generation == row.generation && self.deleting == row.deleting()
+    }
 }
 
 impl Loop {
@@ -306,12 +323,17 @@ impl Loop {
 
     fn start_turns(&self) {
         let table = self.inner.rows.table();
+        let now = self.inner.door.clock().monotonic().as_millis() as u64;
         let mut state = self.inner.state.lock();
         let ready: Vec<Id> = state.dirty.iter().filter(|id| !state.running.contains(*id)).cloned().collect();
         for id in ready {
             let Ok(permit) = self.inner.permits.clone().try_acquire_owned() else { return };
             state.dirty.remove(&id);
             let Some(row) = table.get(&id).filter(|row| self.in_charge(row)).cloned() else { continue };
+            if let Some(faults) = state.faults.get(&id).filter(|faults| faults.hold(&row, now)).copied() {
+                state.timers.insert(id, faults.paused_until);
+                continue;
+            }
             state.running.insert(id);
             let this = self.clone();
             tokio::spawn(async move {
@@ -367,23 +389,37 @@ impl Loop {
 
     async fn fault(&self, turn: &Turn, error: &Error) -> Next {
         let row = &turn.row;
-        let faults = {
+        let now = self.inner.door.clock().monotonic().as_millis() as u64;
+        let (count, pause) = {
             let mut state = self.inner.state.lock();
             let faults = state.faults.entry(row.id.clone()).or_default();
-            *faults += 1;
-            *faults
+            let count = faults.count + 1;
+            let pause = (PAUSE_MS_FIRST << count.min(10)).min(PAUSE_MS_LAST);
+            *faults = Faults { count, paused_until: now + pause, generation: row.generation, deleting: row.deleting() };
+            (count, pause)
         };
         // A row that was read before someone else changed it is simply read again.
-        let raced = matches!(error.code, model::Code::VersionConflict | model::Code::NotFound) && faults == 1;
+        let raced = matches!(error.code, model::Code::VersionConflict | model::Code::NotFound) && count == 1;
         if !raced {
-            tracing::warn!(row = %row.id, name = row.name, %error, why = error.why, faults, "a turn ended in a fault");
-            let reason = Some(error.as_reason());
-            let report = Report { phase: row.phase.clone(), reason, status: row.status.clone(), next: Next::Wait };
-            if let Err(error) = publish(turn, &report).await {
+            tracing::warn!(row = %row.id, name = row.name, %error, why = error.why, count, "a turn ended in a fault");
+            if let Err(error) = self.report_fault(turn, error).await {
                 tracing::warn!(row = %row.id, %error, "a fault could not be reported");
             }
         }
-        Next::After((PAUSE_MS_FIRST << faults.min(10)).min(PAUSE_MS_LAST))
+        Next::After(pause)
+    }
+
+    /// Adds the fault to the row as it is now: the turn may have reported before it failed.
+    async fn report_fault(&self, turn: &Turn, error: &Error) -> Result<(), Error> {
+        let Some(row) = self.inner.door.get(&turn.row.id).await? else { return Ok(()) };
+        let verb = Verb::Observe {
+            id: row.id.clone(),
+            generation: turn.row.generation,
+            phase: row.phase,
+            reason: Some(error.as_reason()),
+            status: row.status,
+        };
+        turn.submit(verb).await.map(drop)
     }
 }
 

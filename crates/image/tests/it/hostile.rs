@@ -36,7 +36,6 @@ fn cases() -> Vec<Case> {
         case("parent", file(b"../escaped"), "`../escaped` has `..`"),
         case("parent within", file(b"a/../../escaped"), "has `..`"),
         case("parent that stays", file(b"a/../b"), "has `..`"),
-        case("absolute", file(b"/etc/escaped"), "`/etc/escaped` has an absolute path"),
         case("no name", file(b""), "has no name"),
         case("root is a file", file(b"."), "root"),
         case("parent in a long name", [raw_member(b'L', b"x", b"", 11, b"../escaped\0"), file(b"x")].concat(), "`..`"),
@@ -62,7 +61,6 @@ fn cases() -> Vec<Case> {
         case("under a file", Tar::new().file("a", "x").file("a/b", "x").done(), "`a`, which is not a folder"),
         case("link without target", raw_member(b'2', b"a", b"", 0, b""), "impossible target"),
         case("hard link up", raw_member(b'1', b"a", b"../../etc/passwd", 0, b""), "target that has `..`"),
-        case("hard link absolute", raw_member(b'1', b"a", b"/etc/passwd", 0, b""), "absolute path"),
         case("hard link to nothing", raw_member(b'1', b"a", b"missing", 0, b""), "`missing`, which is not there"),
         case("hard link to a folder", Tar::new().folder("d", 0o755).hard_link("a", "d").done(), "a folder"),
         case("hard link to the root", raw_member(b'1', b"a", b"./", 0, b""), "the root"),
@@ -259,6 +257,7 @@ async fn a_changed_or_missing_layer_is_refused() {
         let error = store.ensure(&resolved, source.clone(), None).await.unwrap_err();
         assert_eq!(error.code(), "image_pull_failed");
         assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains("when unpacked"), "it was not found before it was unpacked: {error}");
     }
     std::fs::remove_file(&path).unwrap();
     let error = store.ensure(&resolved, source.clone(), None).await.unwrap_err();

@@ -17,7 +17,8 @@ use reconcile::{Admission, Admitted, Contract, Door, Kind, Report, Table, Turn, 
 use crate::release;
 
 pub struct Secret {
-    pub sealer: Arc<Sealer>,
+    /// Absent in a process that only describes the kinds.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 impl std::fmt::Debug for Secret {
@@ -77,6 +78,7 @@ impl Kind for Secret {
     }
 
     async fn admit(&self, cx: Admission<'_>, wish: Wish<'_>) -> Result<Admitted, Error> {
+        let sealer = self.sealer.as_deref().ok_or_else(|| Error::new(Code::Unavailable, "no secrets are kept here"))?;
         // The reader's message could hold a value it stumbled over, so only the place is told.
         let wanted: Wanted = read("spec", &wish.spec).map_err(|error| {
             let field = error.field.unwrap_or_else(|| "spec".into());
@@ -87,7 +89,7 @@ impl Kind for Secret {
             None => (BTreeMap::new(), 1),
             Some(row) => {
                 let spec: Spec = read("spec", &row.spec)?;
-                let values = open(cx.door, &self.sealer, wish.scope, wish.id, spec.version).await?;
+                let values = open(cx.door, sealer, wish.scope, wish.id, spec.version).await?;
                 (values, spec.version + 1)
             }
         };
@@ -106,7 +108,7 @@ impl Kind for Secret {
             return Ok(Admitted { spec: row.spec.clone(), ..Admitted::default() });
         }
         let plain = serde_json::to_vec(&values).map_err(|_| Error::internal("the bundle cannot be written"))?;
-        let sealed = self.sealer.seal(&place(wish.scope, wish.id, version), &plain);
+        let sealed = sealer.seal(&place(wish.scope, wish.id, version), &plain);
         let spec = Spec { keys: values.into_keys().collect(), version };
         Ok(Admitted { sealed: Some((version, sealed)), name: Some(NAME.into()), ..Admitted::spec(&spec)? })
     }

@@ -23,6 +23,11 @@ const DRAIN_LOOK_MS: u64 = 200;
 /// A machine whose hypervisor ended this often in a row without being ready in between has failed.
 pub const BOOTS_MAX: u32 = 5;
 
+/// How long a start is tried again while it fails for the same reason.
+pub const START_FAULT_MS_MAX: u64 = 60_000;
+/// Reasons that no further attempt mends.
+const FINAL: &[&str] = &["image_layer_invalid", "image_too_large", "secrets_missing", "no_entrypoint"];
+
 /// What was seen of a machine on this node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
@@ -73,6 +78,9 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     let mut status: Status = read("status", &row.status).unwrap_or_default();
     (status.address4, status.address6) = seen.addresses.clone();
     let Some(machine) = &seen.machine else {
+        if let Some(reason) = row.reason.as_ref().filter(|reason| gave_up(row, reason, now_ms)) {
+            return said("failed", Some(reason.clone()), &status, Next::Wait, Vec::new());
+        }
         let reason = row.reason.clone().filter(|reason| reason.code != "pending");
         let reason = reason.unwrap_or_else(|| Reason::waiting("starting", "image, network and hypervisor are being prepared"));
         return said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start]);
@@ -91,6 +99,12 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     status.started_ms = Some(machine.started_ms);
     status.restarts = machine.restarts;
     running(row, machine, status, now_ms)
+}
+
+/// A start that fails for a reason that trying again does not mend, or has failed for it long enough.
+fn gave_up(row: &Row, reason: &Reason, now_ms: u64) -> bool {
+    let lasting = now_ms.saturating_sub(reason.since_ms) >= START_FAULT_MS_MAX;
+    row.phase == "failed" || !reason.transient && (lasting || FINAL.contains(&reason.code.as_str()))
 }
 
 fn running(row: &Row, machine: &Machine, mut status: Status, now_ms: u64) -> Plan<Step> {

@@ -22,6 +22,8 @@ use crate::{release, secret};
 
 /// Between TERM and KILL of the process when its machine is to go.
 const GRACE_SECONDS: u32 = 10;
+/// How often a wish for the network is made again after a newer one was faster.
+const NETWORK_RACES_MAX: usize = 8;
 /// Restarts in a row after which a process that is started for ever is called broken.
 const CRASH_LOOP_RESTARTS: u32 = 3;
 
@@ -105,10 +107,18 @@ impl Machine for Vm {
 
 async fn apply_network(engines: &Engines, turn: &Turn) -> Result<(), Error> {
     let node = turn.node.as_ref().ok_or_else(|| Error::internal("machines are realised on nodes"))?;
-    // The newest rows, not the turn's: the wish is complete, and an old one would take a neighbour's port away.
-    let table = turn.rows.table();
-    let desired = desired_network(&table, node, &engines.machines.list());
-    engines.network.apply(desired).await.map(drop).map_err(network_fault)
+    for _ in 0..NETWORK_RACES_MAX {
+        // The newest rows, not the turn's: the wish is complete, and an old one would take a neighbour's port away.
+        let table = turn.rows.table();
+        let desired = desired_network(&table, node, &engines.machines.list());
+        match engines.network.apply(desired).await {
+            Ok(_) => return Ok(()),
+            // Another machine's turn applied newer rows meanwhile.
+            Err(error) if error.code() == "generation_stale" => tokio::task::yield_now().await,
+            Err(error) => return Err(network_fault(error)),
+        }
+    }
+    Err(Error::new(Code::Unavailable, "the network changes too fast").reason("generation_stale"))
 }
 
 impl Vm {
@@ -181,7 +191,7 @@ fn guest_network(
     guest::Network {
         mac: place.mac.to_string(),
         v4: Some(guest::V4 { address: place.v4, prefix: network.v4.prefix_len(), gateway: Some(network.gateway_v4) }),
-        v6: Some(guest::V6 { address: place.v6, prefix: network.v6.prefix_len(), gateway: Some(network.gateway_v6) }),
+        v6: Some(guest::V6 { address: place.v6, prefix: network.v6.prefix_len(), gateway: Some(network.gateway_link_local) }),
         dns: engines.settings.dns.clone(),
         mtu: engines.settings.mtu,
     }

@@ -17,6 +17,9 @@ use crate::Error;
 
 /// Rounds of killing and looking before a group counts as stuck; each 20 ms.
 const EMPTY_ROUNDS_MAX: u32 = 250;
+/// All machines together against the host's other groups, each of which has 100: without it, a host with machines gives
+/// them no more than one busy program.
+const OURS_WEIGHT: u64 = 1000;
 const EMPTY_ROUND: Duration = Duration::from_millis(20);
 
 /// The host's control groups and the name under which all of ours stand.
@@ -79,7 +82,13 @@ impl Hierarchy {
                 fs::write(folder.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
             }
         }
-        self.roots().into_iter().try_for_each(|root| fs::create_dir_all(root.join(&self.ours)))
+        self.roots().into_iter().try_for_each(|root| fs::create_dir_all(root.join(&self.ours)))?;
+        match &self.version {
+            Version::V2 { root } => fs::write(root.join(&self.ours).join("cpu.weight"), OURS_WEIGHT.to_string()),
+            Version::V1 { cpu, .. } => {
+                fs::write(cpu.join(&self.ours).join("cpu.shares"), (OURS_WEIGHT * 1024 / 100).to_string())
+            }
+        }
     }
 
     /// The trees that hold our groups; the one with memory first.
@@ -172,9 +181,8 @@ impl Group {
             fs::write(folder.join(file), value.to_string()).map_err(named)
         };
         // Swap accounting may be compiled out; then there is no file, and nothing of this group is accounted as swap.
-        let optional = |folder: &Path, file: &str, value: u64| match folder.join(file).exists() {
-            true => write(folder, file, value),
-            false => Ok(()),
+        let optional = |folder: &Path, file: &str, value: u64| {
+            if folder.join(file).exists() { write(folder, file, value) } else { Ok(()) }
         };
         match &folders[..] {
             [memory, cpu, pids] => {
@@ -296,7 +304,7 @@ mod tests {
         assert_eq!(memory, Path::new("/sys/fs/cgroup/memory"));
         assert_eq!(cpu, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(pids, Path::new("/sys/fs/cgroup/pids"));
-        let lines: String = HYBRID.lines().take(2).map(|line| format!("{line}\n")).collect();
+        let lines = HYBRID.split_inclusive('\n').take(2).collect::<String>();
         assert!(choose(&lines, none).unwrap_err().contains("controller cpu"));
     }
 

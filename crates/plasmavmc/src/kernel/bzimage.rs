@@ -70,7 +70,7 @@ fn unpack_payload(payload: &[u8]) -> Result<Vec<u8>, String> {
         let mut decoder = zstd::stream::read::Decoder::new(payload).map_err(|error| error.to_string())?.single_frame();
         read(&mut decoder, &mut out)?;
     } else {
-        let head: String = payload.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let head = super::hex(&payload[..payload.len().min(6)]);
         return Err(format!("its payload is packed in a way that is not known here (it begins with {head})"));
     }
     Ok(out)

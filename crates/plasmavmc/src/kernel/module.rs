@@ -105,10 +105,9 @@ fn lighten(mut module: Vec<u8>) -> Vec<u8> {
             module.truncate(end);
         }
     }
-    if let Some(types) = section(&module, ".BTF") {
-        if let Some(name) = module.get_mut(types.name_at..types.name_at + 4) {
-            name.copy_from_slice(b".xtf");
-        }
+    let types = section(&module, ".BTF").map(|section| section.name_at);
+    if let Some(name) = types.and_then(|at| module.get_mut(at..at + 4)) {
+        name.copy_from_slice(b".xtf");
     }
     module
 }

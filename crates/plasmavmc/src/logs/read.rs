@@ -89,17 +89,17 @@ impl Reader {
         while self.query.follow {
             newest.borrow_and_update();
             // What was written between the last read and the mark is there for this one.
-            if let Some(cursor) = &mut current {
-                if !self.give(cursor).await? {
-                    return Ok(());
-                }
+            if let Some(cursor) = &mut current
+                && !self.give(cursor).await?
+            {
+                return Ok(());
             }
             if let Some(file) = self.replaced(current.as_ref())? {
                 // The full file may have got lines after it was read to its end.
-                if let Some(cursor) = &mut current {
-                    if !self.give(cursor).await? {
-                        return Ok(());
-                    }
+                if let Some(cursor) = &mut current
+                    && !self.give(cursor).await?
+                {
+                    return Ok(());
                 }
                 let mut cursor = Cursor { file, at: 0 };
                 if !self.give(&mut cursor).await? {
@@ -203,8 +203,8 @@ pub(super) fn last(path: &Path) -> io::Result<Option<Kept>> {
         let (start, _) = tail_start(&file, LOOK)?;
         let mut bytes = vec![0; (file.metadata()?.len() - start) as usize];
         file.read_exact_at(&mut bytes, start)?;
-        let lines = bytes.split(|&byte| byte == b'\n').rev();
-        if let Some(kept) = lines.filter_map(|line| serde_json::from_slice(line).ok()).next() {
+        let mut lines = bytes.split(|&byte| byte == b'\n').rev();
+        if let Some(kept) = lines.find_map(|line| serde_json::from_slice(line).ok()) {
             return Ok(Some(kept));
         }
     }

@@ -75,7 +75,7 @@ impl Machine {
             let told = live.told.notified();
             let spec = self.state.lock().spec.clone();
             if let Some(spec) = spec {
-                break spec.boot_config(self.context.clock.now_ns());
+                break spec.boot_config(channel.protocol(), self.context.clock.now_ns());
             }
             // The engine came back between this machine's start and its configuration: the secrets are not here.
             tokio::select! {
@@ -166,7 +166,7 @@ impl Machine {
                     }
                 }
                 LogItem::Lost { from, to } => {
-                    tracing::warn!(id = %self.id, from, to, "log lines were lost in the guest")
+                    tracing::warn!(id = %self.id, from, to, "log lines were lost in the guest");
                 }
             }
         }

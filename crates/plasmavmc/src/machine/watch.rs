@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::end::{Evidence, judge};
-use super::{Live, Machine};
+use super::{Live, Machine, SCRATCH_FILE};
 use crate::seen::{End, EndCode, Phase};
 use crate::{console, launch, qmp};
 
@@ -43,7 +43,7 @@ impl Machine {
         let mut link = tokio::spawn(self.clone().guest_link(live.clone(), adopted));
         let machine = self.clone();
         tokio::spawn(async move {
-            let mut evidence = machine.listen(&live, events).await;
+            let mut evidence = machine.listen(&live, events, adopted).await;
             // What the workload printed last is still on its way.
             if tokio::time::timeout(LAST_WORDS, &mut link).await.is_err() {
                 link.abort();
@@ -62,17 +62,23 @@ impl Machine {
             }
             evidence.console = console::tail(&machine.folder, CONSOLE_TAIL_BYTES).unwrap_or_default();
             evidence.oom_kills = live.group.oom_kills();
-            evidence.verdict = live.verdict.lock().clone();
+            evidence.verdict.clone_from(&live.verdict.lock());
             machine.take_in(&live, &evidence).await;
         });
     }
 
     /// Hears the monitor until the process ends.
-    async fn listen(&self, live: &Arc<Live>, mut events: Option<mpsc::Receiver<qmp::Event>>) -> Evidence {
+    async fn listen(
+        &self,
+        live: &Arc<Live>,
+        mut events: Option<mpsc::Receiver<qmp::Event>>,
+        adopted: bool,
+    ) -> Evidence {
         let mut evidence = Evidence::default();
         let deadline = tokio::time::sleep(BOOT_DEADLINE);
         tokio::pin!(deadline);
-        let mut booting = true;
+        // One that was found running has proven that it boots, however little it says to this program.
+        let mut booting = !adopted;
         loop {
             let monitored = events.is_some();
             let event = async {
@@ -117,6 +123,8 @@ impl Machine {
         if let Err(error) = live.group.remove().await {
             tracing::warn!(id = %self.id, %error, "a cgroup could not be removed");
         }
+        // The next start makes a new one; what was in this one is nobody's any more.
+        let _ = std::fs::remove_file(self.folder.join(SCRATCH_FILE));
         let end = End { code, detail, at_ms: self.context.clock.now_ms() };
         tracing::info!(id = %self.id, code = code.as_str(), detail = %end.detail, "a machine ended");
         let kept = self.keep(|record| {

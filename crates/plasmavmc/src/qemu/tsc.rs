@@ -23,7 +23,7 @@ async fn measure() -> u64 {
     for _ in 0..3 {
         let (time, count) = (clock.monotonic(), counter());
         tokio::time::sleep(MEASURE).await;
-        let (time, count) = (clock.monotonic() - time, counter().wrapping_sub(count));
+        let (time, count) = (clock.monotonic().saturating_sub(time), counter().wrapping_sub(count));
         rates.push((u128::from(count) * 1_000_000 / time.as_nanos().max(1)) as u64);
     }
     rates.sort_unstable();

@@ -85,6 +85,8 @@ pub struct Config {
     pub ingress_tcp_bind: IpAddr,
     pub domain: String,
     pub ipv4: Ipv4Net,
+    /// Somebody asked for that one; otherwise another is taken where it is in use.
+    pub ipv4_set: bool,
     pub ipv6: Option<Ipv6Net>,
     pub egress: bool,
     pub dns: Vec<IpAddr>,
@@ -227,6 +229,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
         ingress_tcp_bind: parse(values, "ingress.tcp_bind")?,
         domain: values["ingress.domain"].0.clone(),
         ipv4: parse(values, "network.ipv4")?,
+        ipv4_set: values["network.ipv4"].1 != Origin::Default,
         ipv6: optional(values, "network.ipv6")?,
         egress: parse(values, "network.egress")?,
         dns,

@@ -45,7 +45,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let data = config.data_dir.clone();
     let folder = |name: &str| data.join(name);
     file::create_folder(&data, 0o711).map_err(|error| failed("the data folder", "data_dir", "choose another with --data-dir", error))?;
-    let identity = identity::open_or_create(&folder("identity.json"), &config)?;
+    let identity = identity::open_or_create(&folder("identity.json"), &config).await?;
 
     say("opening the store");
     let store = chainfire::Embedded::open(folder("store"), chainfire::Options::default());
@@ -57,14 +57,15 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
 
     say("keys and certificates");
     let io = |error: iam::Error| failed("keys and certificates", "tls", "look at the folder's files and the clock", error);
+    file::create_folder(&folder("keys"), 0o700).map_err(|error| failed("the key folder", "data_dir", "", error))?;
     let sealer = Arc::new(iam::Sealer::open_or_create(&folder("keys/master.key")).map_err(io)?);
     let ca = iam::Ca::open_or_create(&folder("tls"), clock.clone()).map_err(io)?;
     let ca_file = ca.certificate_file();
 
     say("the network");
-    let prefixes = novanet::Prefixes { v4: config.ipv4, v6: identity.ipv6 };
+    let prefixes = novanet::Prefixes { v4: identity.ipv4, v6: identity.ipv6 };
     let mut net = novanet::Config::new(identity.tag.clone(), folder("network"), identity.ipv6);
-    net.v4 = config.ipv4;
+    net.v4 = identity.ipv4;
     net.egress = config.egress;
     let mtu = net.mtu;
     let network = novanet::Service::open(net).await.map_err(|error| failed("the network", error.code(), &error.hint(), &error))?;
@@ -127,7 +128,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         settings: settings.clone(),
         uid_base: plasmavmc::UID_BASE,
     };
-    let registry = kinds::registry(settings, sealer, Some(engines));
+    let registry = kinds::registry(settings, Some(sealer), Some(engines));
     let door = Door::new(store.clone(), registry, clock);
 
     let (rows, changes) = Rows::follow(store).await?;

@@ -167,7 +167,7 @@ fn a_reason_has_the_numbers_and_is_said_once() {
     let rows = rows.into_iter().filter(|row| row.id != told.id).chain([told.clone()]).collect::<Vec<_>>();
     assert_eq!(place(&Table::from_rows(rows.clone()), &registry()), vec![]);
     told.generation += 1;
-    let rows = rows.into_iter().filter(|row| row.id != told.id).chain([told]).collect::<Vec<_>>();
+    let rows = rows.into_iter().filter(|row| row.id != told.id).chain([told.clone()]).collect::<Vec<_>>();
     assert_eq!(place(&Table::from_rows(rows), &registry()).len(), 1, "a new wish is told anew");
 }
 
