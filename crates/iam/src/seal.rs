@@ -106,7 +106,7 @@ impl Sealer {
         let (wrapped, content) = rest.split_at_checked(WRAPPED_BYTES).ok_or(Error::Open)?;
         let id = &header[1..];
         let master = self.masters.iter().find(|master| master.id == id).ok_or_else(|| Error::KeyUnknown {
-            found: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            found: format!("{:016x}", u64::from_be_bytes(id.try_into().expect("an id has eight bytes"))),
             path: self.path.clone(),
         })?;
         let context = context(header, aad);
