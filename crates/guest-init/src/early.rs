@@ -25,20 +25,10 @@ pub fn mounts() {
     }
 }
 
-/// Settings that only a machine of one workload would choose. A kernel without them goes on as it is.
-pub fn tune() {
-    for (path, value, why) in [
-        // Mounts and control groups wait for grace periods, tens of milliseconds each on a slow core.
-        ("/sys/kernel/rcu_expedited", "1", "expedited grace periods"),
-        // Without swap, a machine short of memory reads its programs from disk over and over instead of giving up.
-        // With a working set that must last a second, the kernel kills the largest process instead.
-        ("/sys/kernel/mm/lru_gen/enabled", "y", "generations of pages"),
-        ("/sys/kernel/mm/lru_gen/min_ttl_ms", "1000", "protection from thrashing"),
-    ] {
-        if let Err(error) = fs::write(path, value) {
-            console::info(&format!("{why}: {error}"));
-        }
-    }
+/// Mounts and control groups wait for grace periods, tens of milliseconds each on a slow core. A machine of one workload
+/// can afford the expedited ones; a kernel without the setting goes on as it is.
+pub fn hurry() {
+    let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }
 
 /// One line of the order file.

@@ -15,6 +15,7 @@ use crate::health::{self, Change, Probe, Prober, Tracker};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::messages::Cursors;
+use crate::pressure::Pressure;
 use crate::workload::{Turn, Workload};
 use crate::{clock, console, power, signals};
 
@@ -50,6 +51,7 @@ pub struct Init {
     pub orphans: Vec<Session>,
     health: Option<(Tracker, Prober, u64)>,
     stopping: Option<Stopping>,
+    pressure: Option<Pressure>,
     /// A host was attached when the loop last looked.
     attended: bool,
 }
@@ -72,6 +74,7 @@ impl Init {
             orphans: Vec::new(),
             health: None,
             stopping: None,
+            pressure: Pressure::watch(),
             attended: false,
         })
     }
@@ -216,9 +219,24 @@ impl Init {
         [workload, stopping, away].into_iter().flatten().chain(sessions).min()
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
+        if self.poll()
+            && let Some(pressure) = &mut self.pressure
+            && pressure.report(clock::monotonic_ms())
+            && let Some(workload) = &mut self.workload
+        {
+            console::error("memory is out, the workload is ended");
+            workload.starve();
+        }
+    }
+
+    /// Waits for anything to do. True when the kernel reports that memory is scarce.
+    fn poll(&self) -> bool {
         let room = self.link.has_room();
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&*self.wake, PollFlags::IN)];
+        if let Some(pressure) = &self.pressure {
+            fds.push(PollFd::from_borrowed_fd(pressure.fd(), PollFlags::PRI));
+        }
         if self.link.is_present() {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, self.link.wants_read());
@@ -241,8 +259,10 @@ impl Init {
             console::error(&format!("poll: {error}"));
             clock::nap(100);
         }
+        let scarce = self.pressure.is_some() && fds[2].revents().contains(PollFlags::PRI);
         let mut count = [0u8; 8];
         let _ = rustix::io::read(self.wake.as_fd(), &mut count);
+        scarce
     }
 
     /// Reads the port and answers.

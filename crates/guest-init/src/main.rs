@@ -35,6 +35,7 @@ mod messages;
 mod netlink;
 mod network;
 mod power;
+mod pressure;
 mod program;
 mod restart;
 mod secrets;
@@ -52,7 +53,7 @@ fn main() {
     early::mounts();
     console::open();
     early::defaults();
-    early::tune();
+    early::hurry();
     early::modules();
     let link = link::Link::new(link::wait_for_port());
     let started = signals::watch().and_then(|signals| init::Init::new(signals, link));

@@ -24,7 +24,8 @@ pub fn read(workload: Option<Pid>, exec_sessions: usize) -> Stats {
     }
 }
 
-fn field(text: &str, key: &str) -> Option<u64> {
+/// The number after `key` at the start of a line.
+pub fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.split_ascii_whitespace().next()?.parse().ok())
 }
 

@@ -61,6 +61,8 @@ pub struct Workload {
     in_a_row: u32,
     run: u64,
     stopping: bool,
+    /// Ended by init for want of memory.
+    starved: bool,
 }
 
 impl Workload {
@@ -76,6 +78,7 @@ impl Workload {
             in_a_row: 0,
             run: 0,
             stopping: false,
+            starved: false,
         })
     }
 
@@ -216,7 +219,8 @@ impl Workload {
             Stage::Running { pid: running, since_ms, ooms } if running == pid => {
                 self.kill();
                 self.end_outputs(journal);
-                let oom = !exit.success() && cgroup::oom_kills(self.group.as_ref()) > ooms;
+                let killed = cgroup::oom_kills(self.group.as_ref()) > ooms;
+                let oom = !exit.success() && (killed || std::mem::take(&mut self.starved));
                 self.ended(Exit { oom, ..exit }, clock::monotonic_ms().saturating_sub(since_ms), journal);
                 Some(Turn::Ended)
             }
@@ -277,6 +281,14 @@ impl Workload {
                 let _ = kill_process_group(pid, Signal::TERM);
             }
             Stage::Idle | Stage::Backoff { .. } | Stage::Over => self.stage = Stage::Over,
+        }
+    }
+
+    /// As the kernel would, but sooner.
+    pub fn starve(&mut self) {
+        if matches!(self.stage, Stage::Running { .. }) {
+            self.starved = true;
+            self.kill();
         }
     }
 
