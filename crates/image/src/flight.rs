@@ -26,7 +26,10 @@ pub type Cancelled = Arc<AtomicBool>;
 /// A build under way, or just done. Held by those who wait.
 pub struct Flight<T> {
     progress: watch::Receiver<Progress>,
-    outcome: watch::Receiver<Option<Result<T>>>,
+    outcome: watch::Receiver<Option<Result<()>>>,
+    /// What was built, for the waiters to clone. Beside the outcome, so that it goes with the last of them and not
+    /// with the task, which may linger for a moment.
+    built: Arc<Mutex<Option<T>>>,
     cancelled: Cancelled,
     task: AbortHandle,
 }
@@ -35,6 +38,7 @@ impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
         self.task.abort();
+        drop(self.built.lock().take());
     }
 }
 
@@ -64,13 +68,19 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         by_digest.retain(|_, flight| flight.strong_count() > 0);
         let (progress_sender, progress) = watch::channel(Progress::start());
         let (outcome_sender, outcome) = watch::channel(None);
+        let built = Arc::new(Mutex::new(None));
+        let slot = Arc::downgrade(&built);
         let cancelled = Cancelled::default();
         let future = work(progress_sender, cancelled.clone());
         let task = tokio::spawn(async move {
-            let result = future.await;
+            let result = future.await.map(|value| {
+                if let Some(slot) = slot.upgrade() {
+                    *slot.lock() = Some(value);
+                }
+            });
             outcome_sender.send_replace(Some(result));
         });
-        let flight = Arc::new(Flight { progress, outcome, cancelled, task: task.abort_handle() });
+        let flight = Arc::new(Flight { progress, outcome, built, cancelled, task: task.abort_handle() });
         by_digest.insert(digest, Arc::downgrade(&flight));
         flight
     }
@@ -84,11 +94,12 @@ impl<T: Clone> Flight<T> {
         let mut has_progress = true;
         loop {
             if let Some(result) = outcome.borrow_and_update().clone() {
-                return result;
+                result?;
+                return self.built.lock().clone().ok_or_else(given_up);
             }
             tokio::select! {
                 changed = outcome.changed() => if changed.is_err() && outcome.borrow().is_none() {
-                    return Err(Error::Cancelled { what: "the build of a root image".into() });
+                    return Err(given_up());
                 },
                 changed = progress.changed(), if has_progress => {
                     has_progress = changed.is_ok();
@@ -99,6 +110,10 @@ impl<T: Clone> Flight<T> {
             }
         }
     }
+}
+
+fn given_up() -> Error {
+    Error::Cancelled { what: "the build of a root image".into() }
 }
 
 #[cfg(test)]

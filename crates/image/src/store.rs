@@ -280,13 +280,14 @@ impl Inner {
         let folder = tempfile::Builder::new()
             .prefix(&format!("build-{}-", &resolved.digest.hex()[..12]))
             .tempdir_in(&tmp)
+            .map(|folder| BuildFolder(folder.keep()))
             .map_err(|error| Error::disk("create a folder in", &tmp, error))?;
-        let built = folder.path().join("root");
+        let built = folder.0.join("root");
         std::fs::create_dir(&built).map_err(|error| Error::disk("create", &built, error))?;
         let image = built.join(IMAGE_FILE);
         let file = File::create_new(&image).map_err(|error| Error::disk("create", &image, error))?;
         let unpacker = Unpacker::new(file, &image, &self.config.limits);
-        let unpacker = self.apply_layers(resolved, source, unpacker, folder.path(), tracker, cancelled).await?;
+        let unpacker = self.apply_layers(resolved, source, unpacker, &folder.0, tracker, cancelled).await?;
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&resolved.digest.bytes()[..16]);
         let size = blocking(move || unpacker.finish(uuid)).await?.bytes;
@@ -346,6 +347,28 @@ impl Inner {
     async fn remove(&self, folder: PathBuf) {
         if let Err(error) = blocking(move || remove_folder(&folder)).await {
             tracing::warn!(%error, "a root image that was put away could not be removed");
+        }
+    }
+}
+
+/// Where one build keeps its files. Removed with it, however it ends.
+struct BuildFolder(PathBuf);
+
+impl Drop for BuildFolder {
+    fn drop(&mut self) {
+        // A fetch that was just told to stop may still be creating its file, and then the folder is not empty after
+        // all. It does so once, so few attempts are enough; what is left even then goes at the next open.
+        const ATTEMPTS_MAX: usize = 1000;
+        let mut result = Ok(());
+        for _ in 0..ATTEMPTS_MAX {
+            result = remove_folder(&self.0);
+            if result.is_ok() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, "the files of a build were not removed");
         }
     }
 }

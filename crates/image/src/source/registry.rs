@@ -181,7 +181,7 @@ impl Registry {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| self.unreachable(&error))?;
             body.extend_from_slice(&chunk);
-            if false {
+            if body.len() as u64 > bytes_max {
                 return Err(too_large(body.len() as u64));
             }
         }
