@@ -130,7 +130,9 @@ impl Feed {
     pub fn close(&self) {
         let inner = &mut *self.inner.lock();
         inner.closed = true;
-        inner.watchers.values().for_each(|watcher| watcher.wake.notify_one());
+        for watcher in inner.watchers.values() {
+            watcher.wake.notify_one();
+        }
     }
 
     /// `request` is admitted, and its start is not compacted.
@@ -213,10 +215,14 @@ impl Inner {
         };
         for event in &batch.events {
             if let Some(ids) = single.get(&event.kv.key) {
-                ids.iter().for_each(|id| touch(id, std::slice::from_ref(event)));
+                for id in ids {
+                    touch(id, std::slice::from_ref(event));
+                }
             }
         }
-        wide.iter().for_each(|id| touch(id, &batch.events));
+        for id in wide.iter() {
+            touch(id, &batch.events);
+        }
     }
 }
 

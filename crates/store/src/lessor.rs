@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::{Error, Lease, LeaseId};
 
 /// Wait before another try to delete the keys of a lease when the store could not.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct Lessor {

@@ -174,7 +174,9 @@ impl<'r> Selection<'r> {
                 self.more = true;
             }
             if self.range.keys_only {
-                self.items.iter_mut().for_each(|kv| kv.value = Bytes::new());
+                for kv in &mut self.items {
+                    kv.value = Bytes::new();
+                }
             }
         }
         RangeAnswer { revision, items: self.items, count: self.count, more: self.more }

@@ -33,8 +33,8 @@ pub fn read(snapshot: &Snapshot, span: &Span, previous: bool, from: Revision, to
     }
     let mut batches: Vec<Batch> = Vec::new();
     let mut bytes = 0;
-    let mut entries = 0;
-    for entry in snapshot.log.range((from.0, 0)..(to.0 + 1, 0)).fault("read the log")? {
+    let log = snapshot.log.range((from.0, 0)..(to.0 + 1, 0)).fault("read the log")?;
+    for (entries, entry) in log.enumerate() {
         let (at, chunk) = entry.fault("read the log")?;
         let (revision, first) = (Revision(at.value().0), at.value().1 == 0);
         // Only between revisions, so that none is cut in two.
@@ -42,7 +42,6 @@ pub fn read(snapshot: &Snapshot, span: &Span, previous: bool, from: Revision, to
         if first && full {
             return Ok(Page { batches, next: revision });
         }
-        entries += 1;
         for change in record::changed(revision, chunk.value())? {
             if !span.contains(&change.key) {
                 continue;

@@ -36,8 +36,14 @@ pub struct Folder {
     dir: PathBuf,
     database: PathBuf,
     cache_bytes: usize,
-    /// Holds the lock.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started may still share it.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -53,7 +59,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: dir.to_path_buf() }),
             Err(TryLockError::Error(error)) => return Err(io_fault("lock the data folder", error)),
         }
-        Ok(Self { dir: dir.to_path_buf(), database: dir.join(DATABASE), cache_bytes, _lock: lock })
+        Ok(Self { dir: dir.to_path_buf(), database: dir.join(DATABASE), cache_bytes, lock })
     }
 
     pub fn database(&self) -> &Path {

@@ -148,8 +148,10 @@ pub fn mark(meta: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<
     Ok(meta.get(name).fault("read a mark")?.map(|value| value.value()))
 }
 
+type HistoryBound<'s> = Bound<(&'s [u8], u64, u8)>;
+
 /// Bounds of a span in the history.
-fn history_bounds(span: &Span) -> (Bound<(&[u8], u64, u8)>, Bound<(&[u8], u64, u8)>) {
+fn history_bounds(span: &Span) -> (HistoryBound<'_>, HistoryBound<'_>) {
     let end = match &span.end {
         RangeEnd::Single => Bound::Included((&span.start[..], u64::MAX, u8::MAX)),
         RangeEnd::Exclusive(end) => Bound::Excluded((&end[..], 0, 0)),

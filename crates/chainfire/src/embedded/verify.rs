@@ -6,6 +6,7 @@
 //! and is thrown away.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -42,9 +43,10 @@ pub fn verify(path: &Path, cache_bytes: usize) -> Result<(), Error> {
             Err(DatabaseError::RepairAborted) if crashed.load(Ordering::Relaxed) => return Ok(()),
             database => database.map_err(|error| opening(path, error))?,
         };
-        match database.check_integrity().map_err(|error| opening(path, error))? {
-            true => Ok(()),
-            false => Err(damaged("its pages do not have the checksums they should")),
+        if database.check_integrity().map_err(|error| opening(path, error))? {
+            Ok(())
+        } else {
+            Err(damaged("its pages do not have the checksums they should"))
         }
     })
 }
@@ -117,15 +119,16 @@ impl StorageBackend for Overlay {
         let end = offset + data.len() as u64;
         while at < end {
             let block = at / BLOCK_BYTES;
-            if !inner.blocks.contains_key(&block) {
-                let mut written = vec![0; BLOCK_BYTES as usize];
-                self.read_file(block * BLOCK_BYTES, &mut written)?;
-                inner.blocks.insert(block, written);
-            }
+            let written = match inner.blocks.entry(block) {
+                Entry::Occupied(written) => written.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let mut there = vec![0; BLOCK_BYTES as usize];
+                    self.read_file(block * BLOCK_BYTES, &mut there)?;
+                    vacant.insert(there)
+                }
+            };
             let (inside, outside) = meet(block, offset, data.len());
-            if let Some(written) = inner.blocks.get_mut(&block) {
-                written[inside].copy_from_slice(&data[outside]);
-            }
+            written[inside].copy_from_slice(&data[outside]);
             at = (block + 1) * BLOCK_BYTES;
         }
         Ok(())

@@ -63,10 +63,9 @@ impl Request {
 
     fn fits(&self, room: Room) -> bool {
         match (room, self) {
-            (Room::Enough, _) => true,
-            (Room::None, _) | (Room::Tight, Self::Grant { .. }) => false,
+            (Room::Enough, _) | (Room::Tight, Self::Revoke(..) | Self::Compact(..)) => true,
+            (Room::Tight, Self::Grant { .. }) => false,
             (Room::Tight, Self::Txn(txn, _)) => !admit::may_put(txn),
-            (Room::Tight, Self::Revoke(..) | Self::Compact(..)) => true,
         }
     }
 
@@ -140,10 +139,8 @@ impl Writer {
         let requests = self.take(first);
         let room = self.place.room();
         let (fitting, refused): (Vec<_>, Vec<_>) = requests.into_iter().partition(|request| request.fits(room));
-        refused.into_iter().for_each(|request| request.refuse(Error::DiskFull));
-        if room == Room::None {
-            // The next compaction or restart takes it up again.
-            self.reclaim = Reclaim::default();
+        for request in refused {
+            request.refuse(Error::DiskFull);
         }
         if fitting.is_empty() && !self.reclaim.pending() {
             return;
@@ -156,14 +153,23 @@ impl Writer {
         match committed {
             Ok(Committed { batches, reclaim }) => {
                 self.reclaim = reclaim;
-                batches.into_iter().for_each(|batch| self.shared.feed.publish(batch));
-                settled.into_iter().for_each(|settled| self.answer(settled));
+                for batch in batches {
+                    self.shared.feed.publish(batch);
+                }
+                for settled in settled {
+                    self.answer(settled);
+                }
             }
             Err(error) => {
+                // The next compaction or restart takes it up again.
                 self.reclaim = Reclaim::default();
                 let error = self.recover(error);
-                settled.into_iter().for_each(|settled| settled.fail(error.clone()));
-                requests.into_iter().for_each(|request| request.refuse(error.clone()));
+                for settled in settled {
+                    settled.fail(error.clone());
+                }
+                for request in requests {
+                    request.refuse(error.clone());
+                }
             }
         }
     }
@@ -253,7 +259,9 @@ impl Writer {
             let mut next = self.shared.feed.newest().next();
             while next <= snapshot.newest {
                 let page = past::read(snapshot, &everything, true, next, snapshot.newest)?;
-                page.batches.into_iter().for_each(|batch| self.shared.feed.publish(batch));
+                for batch in page.batches {
+                    self.shared.feed.publish(batch);
+                }
                 next = page.next;
             }
             self.shared.lessor.replace(snapshot.leases()?);

@@ -48,7 +48,7 @@ async fn open(dir: &Path) -> Result<Embedded, Error> {
 /// Flips bits all over the file: the answer is the truth or an error, never anything else.
 #[test]
 fn a_flipped_bit_is_never_served() {
-    const ROUNDS: usize = 400;
+    const ROUNDS: usize = 150;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_flipped_bit_is_never_served() {
         for number in numbers(3, ROUNDS) {
             let mut damaged = sound.clone();
             let at = used[number as usize % used.len()];
-            damaged[at] ^= 1 << (number >> 32) % 8;
+            damaged[at] ^= 1 << ((number >> 32) % 8);
             std::fs::write(&path, &damaged).unwrap();
             let seen = match open(dir.path()).await {
                 Ok(store) => tokio::time::timeout(std::time::Duration::from_secs(30), contents(&store)).await,
@@ -84,7 +84,7 @@ fn a_flipped_bit_is_never_served() {
             }
         }
         // Much of the file is pages that are free again.
-        assert!(refused >= ROUNDS / 40 && survived > 0, "{refused} refused, {survived} survived: is anything checked?");
+        assert!(refused >= 3 && survived > 0, "{refused} refused, {survived} survived: is anything checked?");
     });
 }
 

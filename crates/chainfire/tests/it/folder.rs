@@ -67,8 +67,8 @@ async fn an_unfinished_database_is_made_again() {
 async fn what_is_not_a_database_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("chainfire.redb");
-    for content in [&b""[..], b"x", &[7; 10_000], &[0; 2_000_000]] {
-        std::fs::write(&path, content).unwrap();
+    for content in [vec![], vec![b'x'], vec![7; 10_000], vec![0; 2_000_000]] {
+        std::fs::write(&path, &content).unwrap();
         let error = refused(open(dir.path()).await);
         assert!(matches!(&error, Error::Corrupt { path: named, .. } if *named == path), "{error:?}");
         assert_eq!(std::fs::read(&path).unwrap(), content, "not touched");

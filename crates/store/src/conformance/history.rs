@@ -131,7 +131,9 @@ fn outcome<T>(result: Result<T, Error>) -> Result<T, String> {
 /// What a row was before a compacted revision may or may not still be known.
 fn forget_compacted(mut batches: Vec<Batch>, compacted: Revision) -> Vec<Batch> {
     for batch in batches.iter_mut().filter(|batch| batch.revision <= compacted) {
-        batch.events.iter_mut().for_each(|event| event.previous = None);
+        for event in &mut batch.events {
+            event.previous = None;
+        }
     }
     batches
 }

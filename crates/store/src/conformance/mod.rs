@@ -26,7 +26,7 @@ pub use crate::suite;
 use crate::{Batch, Error, Key, KeyValue, Op, OpAnswer, Range, Revision, Store, Txn, TxnAnswer, WatchRequest, Watcher};
 
 /// Long enough for the slowest machine; only a failing case waits for it.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// An empty store under test, and what has to outlive it, such as its folder.
 pub struct Subject {

@@ -107,7 +107,9 @@ impl Model {
             found.truncate(range.limit);
         }
         if range.keys_only {
-            found.iter_mut().for_each(|kv| kv.value.clear());
+            for kv in &mut found {
+                kv.value.clear();
+            }
         }
         RangeAnswer { revision: newest, items: found, count, more }
     }
@@ -271,7 +273,9 @@ impl Model {
             let seen = events.iter().filter(|event| within(&request.start, &request.end, &event.kv.key));
             let mut events: Vec<WatchEvent> = seen.cloned().collect();
             if !request.previous {
-                events.iter_mut().for_each(|event| event.previous = None);
+                for event in &mut events {
+                    event.previous = None;
+                }
             }
             if !events.is_empty() {
                 batches.push(Batch { revision: Revision(*revision), events });
