@@ -329,3 +329,6 @@ fn terminal(pty: Pty, identity: &Identity) -> Result<(OwnedFd, OwnedFd), String>
     nonblocking(&ours)?;
     Ok((ours, theirs))
 }
+
+#[cfg(test)]
+mod tests;

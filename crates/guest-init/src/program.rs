@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(find("/bin/sh", "", "/").unwrap(), Path::new("/bin/sh"));
         assert_eq!(find("bin/sh", "", "/").unwrap(), Path::new("/bin/sh"));
         assert!(find("no-such-program", PATH_DEFAULT, "/").unwrap_err().contains("not in PATH"));
-        assert!(find("/etc/hostname", "", "/").unwrap_err().contains("not executable"));
+        assert!(find("/etc/passwd", "", "/").unwrap_err().contains("not executable"));
         assert!(find("/etc", "", "/").unwrap_err().contains("folder"));
         assert!(find("", PATH_DEFAULT, "/").is_err());
     }
