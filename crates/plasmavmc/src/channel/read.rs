@@ -1,6 +1,6 @@
 //! The read task: everything the guest says, to those who wait for it. It trusts nothing and waits for nobody.
 
-use model::guest::{Decoder, Frame, Kind, Phase, ToHost};
+use model::guest::{Decoder, Frame, Kind, Phase, ToGuest, ToHost};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc::error::TrySendError;
@@ -50,6 +50,7 @@ fn take(shared: &Shared, frame: Frame, folded: u64) -> Result<(), String> {
             match inbox {
                 Some(inbox) if !inbox.push(frame.kind, frame.payload.into()) => {
                     // Output with holes helps nobody.
+                    shared.try_send(&ToGuest::ExecClose { stream: frame.stream });
                     shared.sessions.lock().remove(&frame.stream);
                     inbox.disconnected();
                     Err(format!("session {} was sent more than its window", frame.stream))

@@ -523,3 +523,28 @@ async fn a_guest_that_talks_nonsense_is_cut_off() {
     while guest.stream.write_all(&nonsense).await.is_ok() {}
     assert_eq!(channel.wait_closed().await, "the guest does not keep to the protocol");
 }
+
+#[tokio::test]
+async fn a_guest_that_ignores_the_output_window_loses_that_session_alone() {
+    let socket = Socket::new();
+    let (channel, mut guest) = socket.attached().await;
+    let host = channel.clone();
+    let opening = tokio::spawn(async move { host.exec(request(&["yes"])).await });
+    let stream = guest.exec_open().await.stream;
+    guest.send(&ToHost::ExecStarted { stream, pid: 1 }).await;
+    let mut session = opening.await.unwrap().unwrap();
+    for _ in 0..=EXEC_WINDOW / 16384 {
+        guest.data(Kind::ExecStdout, stream, &[b'y'; 16384]).await;
+    }
+    assert!(session.control.wait().await.is_err());
+    let mut taken = 0;
+    while let Some(chunk) = session.output.next().await {
+        taken += chunk.data.len();
+    }
+    assert_eq!(taken, EXEC_WINDOW as usize);
+    let pinging = tokio::spawn(async move { channel.ping().await });
+    assert_eq!(guest.message().await, ToGuest::ExecClose { stream });
+    let ToGuest::Ping { id } = guest.message().await else { panic!("no ping") };
+    guest.send(&ToHost::Pong { id }).await;
+    pinging.await.unwrap().unwrap();
+}
