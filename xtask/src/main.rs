@@ -10,10 +10,14 @@
 //! ```
 
 mod bench;
+mod cloud;
 mod demo;
 mod floors;
+mod http;
+mod interrupt;
 mod openapi;
 mod packages;
+mod registry;
 mod run;
 mod sample;
 mod test;
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
         ["test"] => return test::test(false),
         ["test", "--quick"] => return test::test(true),
         ["demo", rest @ ..] if flags(rest, &["--once"]) => demo::demo(!rest.is_empty()),
+        // How the demo calls itself with the rights that it needs.
+        ["demo", "--built", rest @ ..] if flags(rest, &["--once"]) => demo::walk(!rest.is_empty()),
         ["floors"] => floors::floors(false),
         ["floors", "--write"] => floors::floors(true),
         ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {

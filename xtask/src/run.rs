@@ -61,6 +61,19 @@ pub fn show_elapsed(began: Instant) -> String {
     }
 }
 
+/// Sends a signal to a child.
+pub fn signal(child: &Child, number: libc::c_int) {
+    let pid = libc::pid_t::try_from(child.id()).expect("a process id fits");
+    // SAFETY: kill(2) takes numbers; the child has not been waited for, so the number is its own.
+    unsafe { libc::kill(pid, number) };
+}
+
+/// True when this program may do anything.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid(2) has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// Ends a child that was started in a process group of its own, and all that it started there.
 pub fn kill_group(child: &Child) {
     let group = libc::pid_t::try_from(child.id()).expect("a process id fits");

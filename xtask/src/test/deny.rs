@@ -1,6 +1,6 @@
 //! Licenses, bans and sources of every dependency, by `cargo deny` and deny.toml.
 //!
-//! Advisories are asked for where their database can be reached, and left out, said out loud, where it cannot.
+//! Advisories are no part of it: they change while the source does not, and their database is not to be had everywhere.
 
 use std::path::PathBuf;
 use std::process::Command;
