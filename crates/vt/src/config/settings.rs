@@ -241,7 +241,9 @@ fn read_manifest(path: &str, named: bool) -> Result<Option<Manifest>, Error> {
     let bytes = match world::file::read_optional(path.as_ref()) {
         Ok(Some(bytes)) => bytes,
         Ok(None) if named => {
-            return Err(Error::new(Code::NotFound, format!("there is no {path}")).hint("say which with --manifest FILE"));
+            return Err(
+                Error::new(Code::NotFound, format!("there is no {path}")).hint("say which with --manifest FILE")
+            );
         }
         Ok(None) => return Ok(None),
         Err(error) => return Err(Error::new(Code::Failed, format!("{path} cannot be read: {error}"))),

@@ -96,8 +96,8 @@ mod tests {
             json!({ "name": "a\u{1b}[31m\nb", "spec": {}, "created_ms": 3_590_000 }),
         ];
         insta::assert_snapshot!(render(&items, &columns, 3_601_000), @r"
-        NAME       MEMORY     SCALE  AGE
-        web-1      512.0 MiB  web=3  1h
+        NAME      MEMORY     SCALE  AGE
+        web-1     512.0 MiB  web=3  1h
         a�[31m�b  -          -      11s
         ");
         assert_eq!(render(&[], &columns, 0), "NAME  MEMORY  SCALE  AGE\n");

@@ -96,7 +96,7 @@ mod tests {
         insta::assert_snapshot!(text(&value), @r#"
         name: web-1
         "on": "no"
-        n: "1.4"
+        "n": "1.4"
         empty: []
         none: null
         items:
