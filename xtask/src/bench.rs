@@ -54,7 +54,7 @@ pub fn path(json: bool, write: bool) -> Result<()> {
     }
     fs::remove_file(folder.join("config.toml")).ok();
     fs::create_dir_all(folder.join("app"))?;
-    let layout = std::path::absolute(sample::images(&folder.join("sample"))?.layout)?;
+    let layout = std::path::absolute(sample::images(&run::target().join("sample"))?.layout)?;
     fs::write(folder.join("app/vt.toml"), MANIFEST.replace("LAYOUT", &layout.display().to_string()))?;
     say("starting the cloud");
     let cloud = Cloud::start(&run::target().join("release/vt"), &folder, (0, 0), false)?;

@@ -1,7 +1,7 @@
 //! The cloud with a real image in it, shown step by step, in a folder of its own.
 //!
 //! ```text
-//! target/demo/sample      images that umoci made of Debian's nginx
+//! target/sample           images that umoci made of Debian's nginx
 //! target/demo/registry    a docker-registry on loopback
 //! target/demo/data        the cloud
 //! target/demo/app         where vt.toml is
@@ -64,7 +64,7 @@ pub fn walk(once: bool) -> Result<()> {
     }
     fs::create_dir_all(&app)?;
     heading("sample images: Debian's nginx, put together by umoci");
-    let layout = std::path::absolute(sample::images(&folder.join("sample"))?.layout)?;
+    let layout = std::path::absolute(sample::images(&run::target().join("sample"))?.layout)?;
     heading("the cloud");
     let program = run::target().join("release/vt");
     let cloud = Cloud::start(&program, &folder, PORTS, true)?;

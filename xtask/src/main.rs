@@ -5,6 +5,7 @@
 //! cargo xtask test      everything that proves it, from a clean clone; ends with plain counts
 //! cargo xtask floors    the arrows between crates
 //! cargo xtask bench     named figures, side by side with what they are compared with
+//! cargo xtask guide     docs/guides/first-app.md, word for word
 //! cargo xtask sample    the sample image, for tests
 //! cargo xtask openapi   the API's document, into api/
 //! ```
@@ -13,6 +14,7 @@ mod bench;
 mod cloud;
 mod demo;
 mod floors;
+mod guide;
 mod http;
 mod interrupt;
 mod openapi;
@@ -30,6 +32,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--quick]                everything that proves it; --quick leaves out real machines and cargo deny
   floors [--write]              checks the arrows between crates; --write redraws them in ARCHITECTURE.md
   bench path [--json] [--write] figures of the path; --write adds them to docs/benchmarks.md
+  guide                         follows docs/guides/first-app.md with the vt of `cargo build --workspace`
   sample DIR                    the sample images
   openapi [--write]             checks api/openapi.json; --write replaces it";
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {
             bench::path(rest.contains(&"--json"), rest.contains(&"--write"))
         }
+        ["guide"] => guide::follow(&run::target().join("debug")),
         ["sample", folder] => sample::ensure(folder.as_ref()),
         ["openapi"] => openapi::openapi(false),
         ["openapi", "--write"] => openapi::openapi(true),

@@ -1,7 +1,7 @@
 //! Everything that proves Photon, from a clean clone, in order; the first step that fails ends it.
 //!
 //! ```text
-//! packages -> floors -> fmt -> clippy -> deny -> build -> tests -> openapi -> "N passed, N failed, N skipped"
+//! packages -> floors -> fmt -> clippy -> deny -> build -> tests -> openapi -> guide -> "N passed, N failed, N skipped"
 //! ```
 //!
 //! The last line counts tests, and each of the other steps as one. A test that says `skipped: REASON` counts as skipped.
@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::run::{cargo, show, show_elapsed};
-use crate::{floors, openapi, packages};
+use crate::{floors, guide, openapi, packages, run};
 use outcome::Counts;
 
 /// Environment of tests that would boot real machines: they skip when it is set.
@@ -33,6 +33,7 @@ const STEPS: &[(&str, bool, Work)] = &[
     ("build", true, |_, counts| counts.step(show(&mut cargo(&["build", "--workspace", "--locked"])))),
     ("tests", true, binaries::run),
     ("openapi: api/openapi.json is what the binary says", true, |_, counts| counts.step(openapi::openapi(false))),
+    ("guide: docs/guides/first-app.md, word for word", false, |_, counts| guide(counts)),
 ];
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
@@ -64,4 +65,13 @@ fn steps(quick: bool, counts: &mut Counts) -> Result<()> {
         println!("   {}", show_elapsed(began));
     }
     Ok(())
+}
+
+fn guide(counts: &mut Counts) -> Result<()> {
+    if !run::is_root() {
+        println!("skipped: not root");
+        counts.skipped += 1;
+        return Ok(());
+    }
+    counts.step(guide::follow(&run::target().join("debug")))
 }
