@@ -113,7 +113,7 @@ async fn a_repeatable_request_that_waits_at_the_limit_is_answered_by_another() {
 
 #[tokio::test]
 async fn a_backend_known_to_be_dead_is_cut_at_once() {
-    let node = Node::new().await;
+    let node = Node::with(|limits| limits.drain_timeout = Duration::from_hours(1)).await;
     let silent = Server::raw(|stream| async move {
         let _keep = stream;
         std::future::pending::<()>().await;
@@ -134,10 +134,13 @@ async fn a_backend_known_to_be_dead_is_cut_at_once() {
 
 #[tokio::test]
 async fn closing_lets_what_runs_finish() {
-    let node = Node::new().await;
+    let node = Node::with(|limits| limits.drain_timeout = Duration::from_hours(1)).await;
     let gate = Arc::new(Semaphore::new(0));
     let old = gated(Arc::clone(&gate)).await;
-    node.serve(&[old.addr]).await;
+    // A connection to this one waits unused; it must not be waited for.
+    let other = Server::word("other").await;
+    node.routes(vec![http_route("a.test", &[old.addr]), http_route("b.test", &[other.addr])]).await;
+    assert_eq!(get(node.http, "b.test").await.body, "other");
     let mut client = Raw::open(node.http).await;
     client.write("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
     client.until("first").await.unwrap();
