@@ -103,6 +103,23 @@ async fn upper_layers_replace_and_remove() {
 }
 
 #[tokio::test]
+async fn an_absolute_name_begins_at_the_images_root() {
+    let dir = folder();
+    let mark = format!("escaped-{}", std::process::id());
+    let path = format!("/tmp/{mark}");
+    let layer = Tar::new()
+        .raw(b'0', path.as_bytes(), b"", 1, b"x")
+        .raw(b'1', b"/hard", path.as_bytes(), 0, b"")
+        .symlink("run", "/var/run")
+        .raw(b'0', b"run/pid", b"", 1, b"7")
+        .done();
+    let (_store, root) = build(dir.path(), &[layer]).await.unwrap();
+    assert!(!std::path::Path::new(&path).exists());
+    let Some(mounted) = Mounted::new(&root.path) else { return };
+    assert_eq!(mounted.text(&path[1..]) + &mounted.text("hard") + &mounted.text("var/run/pid"), "xx7");
+}
+
+#[tokio::test]
 async fn layers_are_plain_gzip_or_zstd() {
     let dir = folder();
     let image = Image::new(&dir.path().join("image"));
