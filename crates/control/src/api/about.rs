@@ -11,8 +11,8 @@ use super::problem::Refusal;
 use super::{json, with_type};
 use crate::routes::PAGE_DEFAULT;
 
-pub fn openapi(call: Call) -> Result<Response, Refusal> {
-    Ok(with_type(StatusCode::OK, "application/json", call.cloud.openapi.clone()))
+pub fn openapi(call: Call) -> Response {
+    with_type(StatusCode::OK, "application/json", call.cloud.openapi.clone())
 }
 
 pub fn health(_: Call) -> Result<Response, Refusal> {
@@ -33,11 +33,11 @@ pub fn version(call: Call) -> Result<Response, Refusal> {
     json(StatusCode::OK, &json!({"version": call.cloud.version, "api": "v1"}))
 }
 
-pub fn metrics(call: Call) -> Result<Response, Refusal> {
+pub fn metrics(call: Call) -> Response {
     let cloud = &call.cloud;
     let uptime = cloud.door.clock().monotonic().saturating_sub(cloud.started);
     let text = cloud.metrics.text(&cloud.rows.table(), uptime, &cloud.version);
-    Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+    with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 
 pub fn whoami(call: Call) -> Result<Response, Refusal> {

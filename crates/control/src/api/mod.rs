@@ -172,11 +172,11 @@ async fn answer(cloud: &Arc<Cloud>, place: usize, request_id: Id, request: Reque
         Action::Replay => about::replay(call).await,
         Action::PutBlob => blobs::put(call).await,
         Action::HasBlob => blobs::has(call).await,
-        Action::OpenApi => about::openapi(call),
+        Action::OpenApi => Ok(about::openapi(call)),
         Action::Health => about::health(call),
         Action::Ready => about::ready(call).await,
         Action::Version => about::version(call),
-        Action::Metrics => about::metrics(call),
+        Action::Metrics => Ok(about::metrics(call)),
     }
 }
 

@@ -48,12 +48,11 @@ pub async fn revoked(cloud: Arc<Cloud>, principal: Principal) {
         if principal.expires_ms.is_some_and(|end| end <= cloud.door.clock().now_ms()) {
             return;
         }
-        match cloud.rows.table().get(&principal.id) {
-            Some(row) if row.deleting() => return,
-            Some(_) => {}
-            // The view may not have caught up with a token that was just made.
-            None if matches!(cloud.door.get(&principal.id).await, Ok(None)) => return,
-            None => {}
+        let known = cloud.rows.table().get(&principal.id).map(|row| row.deleting());
+        // The view may not have caught up with a token that was just made.
+        let gone = known.is_none() && matches!(cloud.door.get(&principal.id).await, Ok(None));
+        if gone || known == Some(true) {
+            return;
         }
     }
 }

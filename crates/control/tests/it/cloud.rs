@@ -19,7 +19,7 @@ use world::Clock;
 use crate::kinds;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Blobs in memory, by project and digest.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use crate::cloud::{self, Cloud, create};
+use crate::cloud::{Cloud, create};
 
 #[tokio::test]
 async fn a_row_is_created_read_changed_waited_for_explained_and_removed() {
@@ -169,5 +169,4 @@ async fn the_log_is_read_by_page_and_from_its_end() {
     cloud.get(token, "/v1/events?newest=2&from=1").await.problem(400, "invalid_argument");
     let replay = cloud.send(cloud.request(&cloud.admin, Method::POST, "/v1/admin/replay")).await.ok(200);
     assert_eq!(replay["differences"], json!([]));
-    let _ = cloud::PATIENCE;
 }

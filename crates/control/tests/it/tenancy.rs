@@ -47,7 +47,7 @@ async fn attack(cloud: &Cloud, route: &Route, token: &str, of: &Tenant) -> (u16,
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut path = route.path.replace("{id}", &id).replace("{digest}", &digest);
     if route.guard == Guard::ScopeQuery {
-        path += &format!("?scope={}", of.scope);
+        path = format!("{path}?scope={}", of.scope);
     }
     if matches!(route.action, Action::Wait) {
         path += "?timeout_seconds=0";

@@ -10,7 +10,7 @@ const GIB: u64 = model::unit::GIB;
 struct Plain(Contract);
 
 impl Plain {
-    fn read(&self, row: &Row, field: &str) -> Option<Demand> {
+    fn read(row: &Row, field: &str) -> Option<Demand> {
         let [gib, milli] = [0, 1].map(|place| row.spec[field][place].as_u64());
         Some(Demand { memory_bytes: gib? * GIB, cpu_milli: milli? })
     }
@@ -25,10 +25,10 @@ impl Kind for Plain {
         Admitted::spec(&wish.spec)
     }
     fn demand(&self, row: &Row) -> Option<Demand> {
-        self.read(row, "wants")
+        Self::read(row, "wants")
     }
     fn capacity(&self, row: &Row) -> Option<Demand> {
-        self.read(row, "offers")
+        Self::read(row, "offers")
     }
     async fn turn(&self, _: &Turn) -> Result<Report, Error> {
         Ok(Report::ready())
@@ -102,7 +102,8 @@ fn decide(rows: Vec<Row>) -> Vec<(String, String)> {
 
 #[test]
 fn the_table() {
-    let table: Vec<(&str, Vec<Row>, Vec<(&str, &str)>)> = vec![
+    type Case = (&'static str, Vec<Row>, Vec<(&'static str, &'static str)>);
+    let table: Vec<Case> = vec![
         ("nothing to do", vec![host(1, 4, 1000)], vec![]),
         (
             "equal nodes: the least id",
