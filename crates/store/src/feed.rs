@@ -251,10 +251,9 @@ impl WatchSource for Cursor {
             }
             match self.feed.take(self.id, self.next) {
                 Taken::Batches(batches, next) => {
-                    // A watch from a future revision skips what comes before it.
-                    let seen = batches.iter().filter(|batch| batch.revision >= self.next);
-                    self.ready.extend(seen.filter_map(|batch| narrow(batch, &self.span, self.previous)));
-                    self.next = self.next.max(next);
+                    let seen = batches.iter().filter_map(|batch| narrow(batch, &self.span, self.previous));
+                    self.ready.extend(seen);
+                    self.next = next;
                 }
                 Taken::Behind(from, to) => match self.history.read(&self.span, self.previous, from, to).await {
                     Ok(page) => {
