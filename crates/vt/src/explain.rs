@@ -5,6 +5,7 @@ mod reasons;
 
 use model::Code;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// One code.
 #[derive(Clone, Debug)]
@@ -58,11 +59,13 @@ impl Entry {
             Some(exit) => format!("{} {}, exit code {exit}\n\n", self.code, self.name),
             None => format!("{}\n\n", self.code),
         };
-        out += &format!("{}\n", self.means);
+        let _ = writeln!(out, "{}", self.means);
         for (title, list) in [("Why it happens:", &self.causes), ("What to do:", &self.remedies)] {
             if !list.is_empty() {
-                out += &format!("\n{title}\n");
-                list.iter().for_each(|line| out += &format!("  {line}\n"));
+                let _ = writeln!(out, "\n{title}");
+                for line in list {
+                    let _ = writeln!(out, "  {line}");
+                }
             }
         }
         out

@@ -1,4 +1,5 @@
 use clap::{Args, Subcommand};
+use std::fmt::Write as _;
 
 use super::session::Session;
 use crate::failure::Outcome;
@@ -24,10 +25,27 @@ enum Verb {
   vt admin replay --json
   vt admin replay --format yaml")]
     Replay,
+    /// Prints the API's OpenAPI document as this program serves it; needs no cloud
+    #[command(before_help = "Examples:
+  vt admin openapi
+  vt admin openapi > openapi.json
+  vt admin openapi --json")]
+    Openapi,
 }
 
 pub async fn run(session: &Session, args: &AdminArgs) -> Outcome {
-    let Verb::Replay = args.verb;
+    match args.verb {
+        Verb::Replay => replay(session).await,
+        Verb::Openapi => {
+            let document = control::openapi(&crate::cloud::describe()?);
+            let text = serde_json::to_string_pretty(&document).unwrap_or_default() + "\n";
+            crate::output::write(&text)?;
+            Ok(0)
+        }
+    }
+}
+
+async fn replay(session: &Session) -> Outcome {
     let answer = session.api()?.post("/v1/admin/replay", &serde_json::json!({})).await?;
     let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let (differences, quarantined) = (list("differences"), list("quarantined"));
@@ -37,7 +55,7 @@ pub async fn run(session: &Session, args: &AdminArgs) -> Outcome {
         for (word, found) in [("differs", &differences), ("quarantined", &quarantined)] {
             for one in found {
                 let field = |key: &str| crate::output::text::clean(one[key].as_str().unwrap_or_default());
-                text += &format!("{word}  {}  {}\n", field("row"), field("what"));
+                let _ = writeln!(text, "{word}  {}  {}", field("row"), field("what"));
             }
         }
         if differences.is_empty() && quarantined.is_empty() {

@@ -74,7 +74,9 @@ async fn cloud(session: &Session, origin: bool) -> Outcome {
 fn print(session: &Session, value: &Value, mut rows: Vec<Vec<String>>, origin: bool) -> Outcome {
     session.out.value(value, || {
         if !origin {
-            rows.iter_mut().for_each(|row| row.truncate(2));
+            for row in &mut rows {
+                row.truncate(2);
+            }
         }
         let mut head = vec!["KEY".to_owned(), "VALUE".to_owned()];
         head.extend(origin.then(|| "ORIGIN".to_owned()));

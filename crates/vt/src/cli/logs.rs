@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -185,7 +186,7 @@ impl<'a> Shape<'a> {
     fn line(&self, name: &str, line: &Value) -> String {
         let mut out = String::new();
         if self.time {
-            out += &format!("{}  ", text::time(line["time_ms"].as_u64().unwrap_or_default()));
+            let _ = write!(out, "{}  ", text::time(line["time_ms"].as_u64().unwrap_or_default()));
         }
         if !self.alone {
             let width = self.names.iter().map(String::len).max().unwrap_or(0);

@@ -134,7 +134,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     let exec = matches!(cli.command, Some(Command::Exec(_)));
     let outcome = match refused {
         Some(failure) => Err(failure),
-        None => blocking(&cli.command, dispatch(&session, &cli.command)),
+        None => blocking(cli.command.as_ref(), dispatch(&session, cli.command.as_ref())),
     };
     match outcome {
         Ok(code) => code,
@@ -148,7 +148,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     }
 }
 
-fn blocking(command: &Option<Command>, work: impl Future<Output = Outcome>) -> Outcome {
+fn blocking(command: Option<&Command>, work: impl Future<Output = Outcome>) -> Outcome {
     let mut builder = match command {
         Some(Command::Up(_)) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -162,7 +162,7 @@ fn blocking(command: &Option<Command>, work: impl Future<Output = Outcome>) -> O
     outcome
 }
 
-async fn dispatch(session: &Session, command: &Option<Command>) -> Outcome {
+async fn dispatch(session: &Session, command: Option<&Command>) -> Outcome {
     let Some(command) = command else { return machine::run(session).await };
     match command {
         Command::Up(args) => up::run(args).await,

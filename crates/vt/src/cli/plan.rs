@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use clap::Args;
 use image::{Credentials, Limits, Platform};
@@ -77,7 +78,7 @@ fn render(changes: &[Value], release: Option<&str>) -> String {
             Value::String(text) if text.starts_with("sha256:") => text::digest(text),
             other => text::shorten(&text::clean(&other.to_string()), 60),
         };
-        out += &format!("  {}: {} -> {}\n", change["field"].as_str().unwrap_or_default(), side("from"), side("to"));
+        let _ = writeln!(out, "  {}: {} -> {}", change["field"].as_str().unwrap_or_default(), side("from"), side("to"));
     }
     out + "next: vt deploy\n"
 }

@@ -16,7 +16,7 @@ use crate::output::steps::Steps;
 use crate::output::text;
 
 /// How often it is looked at when nothing is announced.
-const LOOK_EVERY: Duration = Duration::from_millis(1000);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Announcements that come together are looked at together.
 const SETTLE: Duration = Duration::from_millis(40);
 

@@ -66,15 +66,13 @@ fn known(session: &Session, counts: &BTreeMap<String, u32>) -> Result<(), Failur
     if manifest.app.name.as_deref() != session.settings.get("app") {
         return Ok(());
     }
-    for process in counts.keys().filter(|process| !manifest.processes.contains_key(*process)) {
-        let names: Vec<&str> = manifest.processes.keys().map(String::as_str).collect();
-        let near = model::manifest::nearest(process, names.iter().copied());
-        let failure = Failure::usage(format!("the app has no process `{process}`"));
-        return Err(failure.hint(
-            near.map_or_else(|| format!("it has {}", names.join(", ")), |near| format!("did you mean `{near}`?")),
-        ));
-    }
-    Ok(())
+    let Some(process) = counts.keys().find(|process| !manifest.processes.contains_key(*process)) else { return Ok(()) };
+    let names: Vec<&str> = manifest.processes.keys().map(String::as_str).collect();
+    let hint = match model::manifest::nearest(process, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("it has {}", names.join(", ")),
+    };
+    Err(Failure::usage(format!("the app has no process `{process}`")).hint(hint))
 }
 
 /// Watches until as many instances are ready as were asked for and no others are left.

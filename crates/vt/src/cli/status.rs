@@ -1,6 +1,7 @@
 use clap::Args;
 use model::Reason;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 use super::noun::noun_of;
 use super::session::Session;
@@ -73,9 +74,9 @@ impl View {
             .rev()
             .skip_while(|deploy| live.is_some_and(|live| live.row.id != deploy.row.id))
             .skip(1);
-        let earlier =
+        let mut earlier =
             before.filter(|deploy| deploy.row.phase == "superseded" && deploy.row.spec.get("release") != live_release);
-        earlier.filter_map(|deploy| deploy.row.spec.get("release")?.as_str()).next()
+        earlier.find_map(|deploy| deploy.row.spec.get("release")?.as_str())
     }
 
     /// The URL of the live deploy, else of the first route.
@@ -165,19 +166,19 @@ fn human(answer: &Value, now_ms: u64) -> String {
     let mut out = format!("{}/{}  ", word(&answer["app"]), word(&answer["env"]));
     match answer["release_number"].as_u64() {
         Some(number) => {
-            out += &format!("live: release v{number}, {} of {} ready\n", answer["ready"], answer["desired"])
+            let _ = writeln!(out, "live: release v{number}, {} of {} ready", answer["ready"], answer["desired"]);
         }
         None if answer["last"].is_null() => out += "nothing is deployed yet\nnext: vt deploy\n",
         None => out += "no release is live\n",
     }
     if let Some(url) = answer["url"].as_str() {
-        out += &format!("{}\n", text::clean(url));
+        let _ = writeln!(out, "{}", text::clean(url));
     }
     let last = &answer["last"];
     if !last.is_null() && last["phase"] != "live" {
-        out += &format!("deploy {} is {}", word(&last["name"]), word(&last["phase"]));
+        let _ = write!(out, "deploy {} is {}", word(&last["name"]), word(&last["phase"]));
         if let Some(message) = last["reason"]["message"].as_str() {
-            out += &format!(": {}", text::clean(message));
+            let _ = write!(out, ": {}", text::clean(message));
         }
         out.push('\n');
     }
@@ -205,11 +206,11 @@ fn human(answer: &Value, now_ms: u64) -> String {
         answer["blockers"].as_array().into_iter().flatten().filter(|blocker| blocker["reason"]["transient"] != true)
     {
         let remedy = word(&blocker["reason"]["try"]);
-        out += &format!("\n{}: {}\n", word(&blocker["what"]), word(&blocker["reason"]["message"]));
+        let _ = writeln!(out, "\n{}: {}", word(&blocker["what"]), word(&blocker["reason"]["message"]));
         if !remedy.is_empty() {
-            out += &format!("  try:  {remedy}\n");
+            let _ = writeln!(out, "  try:  {remedy}");
         }
-        out += &format!("  docs: vt explain {}\n", word(&blocker["reason"]["code"]));
+        let _ = writeln!(out, "  docs: vt explain {}", word(&blocker["reason"]["code"]));
     }
     out
 }

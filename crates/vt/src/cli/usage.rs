@@ -21,14 +21,26 @@ pub fn answer(error: &clap::Error, arguments: &[OsString]) -> u8 {
             let json = arguments.iter().any(|argument| argument == "--json" || argument == "--format=json")
                 || arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json");
             let format = if json { Format::Json } else { Format::Table };
-            Out::new(format, std::env::var_os("NO_COLOR").is_some(), 0).failure(&failure(error));
+            Out::new(format, std::env::var_os("NO_COLOR").is_some(), 0).failure(&failure(error, arguments));
             let exec = arguments.iter().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
             if exec.is_some_and(|word| word == "exec") { EXIT_EXEC } else { EXIT_USAGE }
         }
     }
 }
 
-fn failure(error: &clap::Error) -> Failure {
+/// The command that was meant, as far as its words are known, with `--help`.
+fn help(arguments: &[OsString]) -> String {
+    let mut tree = super::tree();
+    let mut words = vec!["vt".to_owned()];
+    for argument in arguments.iter().skip(1) {
+        let Some(next) = tree.find_subcommand(argument).cloned() else { break };
+        words.push(next.get_name().to_owned());
+        tree = next;
+    }
+    format!("{} --help", words.join(" "))
+}
+
+fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     let rendered = error.render().to_string();
     let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
@@ -54,7 +66,7 @@ fn failure(error: &clap::Error) -> Failure {
     let hint = match (suggested, usage) {
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, Some(usage)) => usage,
-        (None, None) => "vt --help".to_owned(),
+        (None, None) => help(arguments),
     };
     Failure::new(Code::InvalidArgument, message).hint(hint).exit(EXIT_USAGE)
 }

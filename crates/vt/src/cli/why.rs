@@ -75,9 +75,9 @@ fn render(answer: &Value, now_ms: u64) -> String {
         let list = answer[key].as_array().cloned().unwrap_or_default();
         if !list.is_empty() {
             let _ = writeln!(out, "\n{title}:");
-            list.iter().for_each(|event| {
+            for event in &list {
                 let _ = write!(out, "  {}", events::line(event));
-            });
+            }
         }
     }
     out

@@ -18,9 +18,9 @@ use crate::failure::Failure;
 /// How long a connection may take to come about.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an ordinary answer may take. Creating a release asks a registry first.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(2);
 /// How long sending one blob may take.
-const BLOB_DEADLINE: Duration = Duration::from_mins(60);
+const BLOB_DEADLINE: Duration = Duration::from_hours(1);
 /// The longest that one request may ask the server to wait.
 pub const WAIT_SECONDS_MAX: u64 = 600;
 /// The largest answer that is read.

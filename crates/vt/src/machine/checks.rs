@@ -1,21 +1,23 @@
 //! One function for each thing that is looked at.
 
 use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use super::Finding;
 use crate::output::text;
 
-/// Where `vt up` keeps its data when nobody says otherwise.
-const DATA_DIR: &str = "/var/lib/photon";
 /// The control plane, and one small instance.
 const MEMORY_BYTES_MIN: u64 = 512 << 20;
 /// A kernel, an image, and room to write.
 const DISK_BYTES_MIN: u64 = 2 << 30;
-/// What the API and the ingress listen on when nobody says otherwise.
-const PORTS: [(&str, u16); 2] = [("api", 7443), ("http ingress", 8080)];
+/// What listens, by the setting that moves it and the words for it.
+const LISTENERS: [(&str, &str, &str); 3] = [
+    ("api.listen", "API", "vt up --listen 127.0.0.1:PORT"),
+    ("ingress.http", "HTTP ingress", "vt up --http-port PORT"),
+    ("ingress.tls", "TLS ingress", "write tls = \"127.0.0.1:PORT\" below [ingress], and vt up --config FILE"),
+];
 /// `KVM_GET_API_VERSION` of linux/kvm.h: `_IO(0xAE, 0x00)`.
 const KVM_GET_API_VERSION: libc::c_ulong = 0xAE00;
 /// The one version there is.
@@ -36,7 +38,7 @@ pub async fn all(data_dir: Option<&Path>, running: bool) -> Vec<Finding> {
         root(),
         processors(),
         memory(),
-        disk(data_dir.unwrap_or(Path::new(DATA_DIR))),
+        disk(data_dir.unwrap_or(Path::new(default("data_dir")))),
         kvm(),
         cgroups(),
         ipv6(),
@@ -44,9 +46,15 @@ pub async fn all(data_dir: Option<&Path>, running: bool) -> Vec<Finding> {
     ];
     findings.extend(PROGRAMS.iter().map(|(program, package, what)| self::program(program, package, what)));
     if !running {
-        findings.extend(PORTS.iter().map(|(what, number)| port(what, *number)));
+        findings
+            .extend(LISTENERS.iter().filter_map(|(key, what, fix)| Some(port(default(key).parse().ok()?, what, fix))));
     }
     findings
+}
+
+/// What the cloud takes when nobody says otherwise.
+fn default(key: &str) -> &'static str {
+    crate::cloud::config::SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
 }
 
 fn root() -> Finding {
@@ -181,13 +189,10 @@ fn program(program: &str, package: &str, what: &str) -> Finding {
     }
 }
 
-fn port(what: &str, number: u16) -> Finding {
-    let name = format!("port {number}");
-    match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, number))) {
+fn port(address: SocketAddr, what: &str, fix: &str) -> Finding {
+    let name = format!("port {}", address.port());
+    match TcpListener::bind(address) {
         Ok(_) => Finding::good(name, format!("free for the {what}")),
-        Err(error) => {
-            let flag = if number == PORTS[0].1 { "--listen 127.0.0.1:PORT" } else { "--http-port PORT" };
-            Finding::note(name, format!("taken, wanted for the {what} ({error})"), format!("vt up {flag}"))
-        }
+        Err(error) => Finding::note(name, format!("taken, wanted for the {what} ({error})"), fix),
     }
 }

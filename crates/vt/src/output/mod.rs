@@ -94,8 +94,9 @@ impl Out {
 
     /// For people, whatever the format.
     pub fn note(&self, text: impl AsRef<str>) {
-        // Nobody is left to tell when stderr is gone.
-        let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+        // What is drawn on the last line gives way. Nobody is left to tell when stderr is gone.
+        let clear = if self.live { "\r\x1b[2K" } else { "" };
+        let _ = writeln!(io::stderr().lock(), "{clear}{}", text.as_ref());
     }
 
     /// An error, in the form that the format asks for.

@@ -1,6 +1,7 @@
 //! The help of every command, whole.
 
 use super::run::Place;
+use std::fmt::Write as _;
 
 /// Words below `Commands:`.
 fn commands(help: &str) -> Vec<String> {
@@ -22,7 +23,7 @@ fn visit(place: &Place, path: &mut Vec<String>, out: &mut String) {
     } else {
         ran.stdout.split("\nOptions of every command:").next().unwrap()
     };
-    *out += &format!("=== vt {}\n{}\n\n", path.join(" "), own.trim_end());
+    let _ = writeln!(out, "=== vt {}\n{}\n", path.join(" "), own.trim_end());
     for command in commands(&ran.stdout) {
         path.push(command);
         visit(place, path, out);
@@ -57,7 +58,7 @@ fn a_mistyped_word_is_answered_with_the_right_one() {
         "--no-such",
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
-        out += &format!("$ vt {line}\n{}\n", place.vt(&arguments).whole());
+        let _ = writeln!(out, "$ vt {line}\n{}", place.vt(&arguments).whole());
     }
     insta::assert_snapshot!(out);
 }

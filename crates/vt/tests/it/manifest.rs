@@ -1,6 +1,7 @@
 //! Manifests that are right, and that are not.
 
 use super::run::Place;
+use std::fmt::Write as _;
 
 const RIGHT: &str = r#"# the shop
 schema_version = "v1"
@@ -20,7 +21,7 @@ fn checked_and_formatted() {
         ["manifest check", "manifest check --json", "manifest fmt", "manifest fmt --check", "manifest fmt --write"]
     {
         let arguments: Vec<&str> = line.split(' ').collect();
-        out += &format!("$ vt {line}\n{}\n", place.vt(&arguments).whole());
+        let _ = writeln!(out, "$ vt {line}\n{}", place.vt(&arguments).whole());
     }
     insta::assert_snapshot!(out);
     assert_eq!(place.read("vt.toml"), RIGHT, "comments are not lost by accident");
@@ -46,7 +47,7 @@ fn refused_with_line_and_right_form() {
             let ran = place.vt(&arguments);
             assert_eq!(ran.code, 2, "a deploy refuses what a check refuses\n{}", ran.whole());
             if arguments[0] == "manifest" {
-                out += &format!("$ sed 's/{from}/{to}/'\n{}\n", ran.whole());
+                let _ = writeln!(out, "$ sed 's/{from}/{to}/'\n{}", ran.whole());
             }
         }
     }

@@ -178,7 +178,7 @@ fn layout(place: &Place) {
     std::fs::create_dir_all(&blobs).unwrap();
     let put = |value: serde_json::Value| {
         let bytes = value.to_string().into_bytes();
-        let hex = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = Sha256::digest(&bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         std::fs::write(blobs.join(&hex), &bytes).unwrap();
         (format!("sha256:{hex}"), bytes.len())
     };

@@ -1,5 +1,6 @@
 //! One run of the program.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -66,7 +67,7 @@ impl Ran {
         let mut out = format!("exit {}\n", self.code);
         for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             if !text.is_empty() {
-                out += &format!("--- {name}\n{text}");
+                let _ = write!(out, "--- {name}\n{text}");
                 if !text.ends_with('\n') {
                     out += "\n(no newline at the end)\n";
                 }
