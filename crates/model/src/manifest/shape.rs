@@ -9,8 +9,8 @@ use crate::unit::Size;
 enum Shape {
     Text,
     Size,
-    /// A whole number from 0 to this.
-    Whole(i64),
+    /// A whole number from the first to the second.
+    Whole(i64, i64),
     Number,
     Flag,
     Words,
@@ -42,7 +42,7 @@ const fn must(key: &'static str, shape: Shape, right: &'static str) -> Field {
     Field { key, shape, required: true, right }
 }
 
-const SECONDS: Shape = Shape::Whole(u32::MAX as i64);
+const SECONDS: Shape = Shape::Whole(0, u32::MAX as i64);
 
 const ROOT: &[Field] = &[
     must("schema_version", Shape::Choice(&["v1"]), r#"schema_version = "v1""#),
@@ -91,11 +91,11 @@ const RESOURCES: &[Field] = &[
 ];
 
 const SCALING: &[Field] =
-    &[may("min", Shape::Whole(u32::MAX as i64), "min = 1"), may("max", Shape::Whole(u32::MAX as i64), "max = 3")];
+    &[may("min", Shape::Whole(0, u32::MAX as i64), "min = 1"), may("max", Shape::Whole(0, u32::MAX as i64), "max = 3")];
 
 const RESTART: &[Field] = &[
     may("policy", Shape::Choice(&["always", "on-failure", "never"]), r#"policy = "always""#),
-    may("max_retries", Shape::Whole(u32::MAX as i64), "max_retries = 3"),
+    may("max_retries", Shape::Whole(0, u32::MAX as i64), "max_retries = 3"),
     may("backoff_seconds", SECONDS, "backoff_seconds = 2"),
 ];
 
@@ -103,7 +103,7 @@ const SECRETS: &[Field] = &[may("required", Shape::Flag, "required = true")];
 
 const PORT: &[Field] = &[
     may("name", Shape::Text, r#"name = "http""#),
-    must("internal", Shape::Whole(u16::MAX as i64), "internal = 8080"),
+    must("internal", Shape::Whole(1, u16::MAX as i64), "internal = 8080"),
     may("protocol", Shape::Choice(&["tcp"]), r#"protocol = "tcp""#),
 ];
 
@@ -114,8 +114,8 @@ const HEALTH: &[Field] = &[
     may("interval_seconds", SECONDS, "interval_seconds = 10"),
     may("timeout_seconds", SECONDS, "timeout_seconds = 2"),
     may("grace_period_seconds", SECONDS, "grace_period_seconds = 10"),
-    may("success_threshold", Shape::Whole(u32::MAX as i64), "success_threshold = 1"),
-    may("failure_threshold", Shape::Whole(u32::MAX as i64), "failure_threshold = 3"),
+    may("success_threshold", Shape::Whole(0, u32::MAX as i64), "success_threshold = 1"),
+    may("failure_threshold", Shape::Whole(0, u32::MAX as i64), "failure_threshold = 3"),
 ];
 
 const MOUNT: &[Field] = &[
@@ -238,20 +238,20 @@ fn one(node: &Node, path: &str, field: &Field) -> Result<(), Error> {
             wrong("an amount in quotes with its unit", format!("write:  {} = \"{}Mi\"", field.key, mi.max(64)))
         }
         (Shape::Size, _) => wrong("an amount in quotes with its unit", right()),
-        (Shape::Whole(max), Form::Whole(number)) => whole(path, *number, *max, field),
-        (Shape::Whole(_), Form::Text(text)) if text.parse::<i64>().is_ok() => {
+        (Shape::Whole(min, max), Form::Whole(number)) => whole(path, *number, (*min, *max), field),
+        (Shape::Whole(..), Form::Text(text)) if text.parse::<i64>().is_ok() => {
             wrong("a whole number without quotes", format!("write:  {} = {text}", field.key))
         }
-        (Shape::Whole(_), Form::Real(number)) if *number >= 1e18 => {
+        (Shape::Whole(..), Form::Real(number)) if *number >= 1e18 => {
             Err(Error::invalid(path, format!("`{path}` is too large")).hint(right()))
         }
-        (Shape::Whole(_), _) => wrong("a whole number", right()),
+        (Shape::Whole(..), _) => wrong("a whole number", right()),
         (Shape::Number, Form::Real(number)) if number.is_finite() => Ok(()),
         (Shape::Number, Form::Text(text)) if text.parse::<f64>().is_ok() => {
             wrong("a number without quotes", format!("write:  {} = {text}", field.key))
         }
         (Shape::Number, _) => wrong("a number", right()),
-        (Shape::Port, Form::Whole(number)) => whole(path, *number, i64::from(u16::MAX), field),
+        (Shape::Port, Form::Whole(number)) => whole(path, *number, (1, i64::from(u16::MAX)), field),
         (Shape::Port, _) => wrong("the name or number of one of the process's ports", right()),
         (Shape::Choice(choices), Form::Text(text)) => choice(path, field.key, text, choices),
         (Shape::Choice(choices), _) => wrong(&list(choices), right()),
@@ -286,11 +286,11 @@ fn list_path(path: &str) -> &str {
     path.split('[').next().unwrap_or(path)
 }
 
-fn whole(path: &str, number: i64, max: i64, field: &Field) -> Result<(), Error> {
-    if (0..=max).contains(&number) {
+fn whole(path: &str, number: i64, (min, max): (i64, i64), field: &Field) -> Result<(), Error> {
+    if (min..=max).contains(&number) {
         return Ok(());
     }
-    Err(Error::invalid(path, format!("`{path}` must be 0 to {max}, and is {number}"))
+    Err(Error::invalid(path, format!("`{path}` must be {min} to {max}, and is {number}"))
         .hint(format!("write:  {}", one_line(field.right))))
 }
 
