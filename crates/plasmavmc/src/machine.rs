@@ -38,8 +38,13 @@ pub(crate) struct Machine {
     pub logs: logs::Store,
     /// Acts take turns.
     gate: tokio::sync::Mutex<()>,
+    /// Records are written one after the other, and nobody who only looks waits for the disk.
+    writing: Mutex<()>,
     state: Mutex<State>,
 }
+
+/// The writable layer's file in a machine's folder.
+const SCRATCH_FILE: &str = "scratch.ext4";
 
 struct State {
     record: Record,
@@ -69,6 +74,8 @@ struct Live {
     told: tokio::sync::Notify,
     /// True when the end was taken in: record written, cgroup gone.
     over: tokio_watch::Sender<bool>,
+    /// Of this run; see [`Machine::let_go`].
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 impl Live {
@@ -81,6 +88,7 @@ impl Live {
             verdict: Mutex::new(None),
             told: tokio::sync::Notify::new(),
             over: tokio_watch::Sender::new(false),
+            tasks: Mutex::default(),
         })
     }
 
@@ -106,11 +114,31 @@ impl Machine {
             _ => Phase::Stopped,
         };
         let state = Mutex::new(State { record, spec: None, phase, live: None, guest: None });
-        Ok(Arc::new(Self { id, folder, context, logs, gate: tokio::sync::Mutex::new(()), state }))
+        Ok(Arc::new(Self {
+            id,
+            folder,
+            context,
+            logs,
+            gate: tokio::sync::Mutex::new(()),
+            writing: Mutex::new(()),
+            state,
+        }))
     }
 
     pub fn uid(&self) -> u32 {
         self.state.lock().record.spec.uid
+    }
+
+    /// Ends the tasks beside its run and leaves the run itself alone.
+    pub async fn let_go(&self) {
+        let _turn = self.gate.lock().await;
+        let live = self.state.lock().live.clone();
+        let tasks = live.map(|live| std::mem::take(&mut *live.tasks.lock())).unwrap_or_default();
+        for task in tasks {
+            task.abort();
+            // Cancelled or done; either way it holds nothing any more.
+            let _ = task.await;
+        }
     }
 
     /// It has a process, or is about to.
@@ -124,7 +152,8 @@ impl Machine {
         let state = self.state.lock();
         let run = state.record.run.as_ref();
         let guest = state.guest.as_ref().map(|seen| {
-            let uptime_ms = seen.guest.uptime_ms + now_ms.saturating_sub(seen.heard_ms);
+            let since = if state.live.is_some() { now_ms.saturating_sub(seen.heard_ms) } else { 0 };
+            let uptime_ms = seen.guest.uptime_ms + since;
             Guest { uptime_ms, ..seen.guest.clone() }
         });
         let oom_in_guest = guest.as_ref().and_then(|guest| guest.state.last_exit).is_some_and(|exit| exit.oom);
@@ -159,14 +188,14 @@ impl Machine {
 
     /// Writes the record as `change` leaves it. What could not be written did not happen.
     fn keep(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        let mut record = state.record.clone();
+        let _writing = self.writing.lock();
+        let mut record = self.state.lock().record.clone();
         change(&mut record);
         record.write(&self.folder).map_err(|source| {
             let path = self.folder.clone();
             Error::State { id: self.id.clone(), path, source }
         })?;
-        state.record = record;
+        self.state.lock().record = record;
         Ok(())
     }
 

@@ -45,8 +45,6 @@ pub(crate) struct Run {
     pub host_boot_id: String,
     pub started_at_ms: u64,
     pub accelerator: Accelerator,
-    /// Its jail was proven and its CPUs let go.
-    pub proven: bool,
 }
 
 impl Record {

@@ -135,7 +135,7 @@ pub struct Seen {
     pub phase: Phase,
     /// The monitor's process.
     pub pid: Option<u32>,
-    /// Of the host's attempt to boot; empty before the first.
+    /// Of the host's attempt to boot; empty when it does not run.
     pub boot_id: String,
     /// When the process was started, in milliseconds since the Unix epoch.
     pub started_at_ms: Option<u64>,

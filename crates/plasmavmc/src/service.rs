@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
@@ -24,11 +25,15 @@ use crate::record::Record;
 use crate::spec::is_id;
 use crate::{Error, Seen, Spec, console, probe};
 
+/// Looks at what still holds a folder that is let go.
+const CLOSE_ROUNDS_MAX: u32 = 200;
+const CLOSE_ROUND: Duration = Duration::from_millis(5);
+
 /// Opens engines.
 #[derive(Debug)]
 pub struct Service;
 
-/// The QEMU engine. Clones share it. Dropping the last one leaves the machines running.
+/// The QEMU engine. Clones share it.
 #[derive(Clone)]
 pub struct Handle {
     context: Arc<Context>,
@@ -87,6 +92,24 @@ impl Handle {
     pub async fn prepare(&self, progress: Progress<'_>) -> Result<Facts, Error> {
         self.prepared(progress).await?;
         Ok(self.facts())
+    }
+
+    /// Ends what this engine does beside its machines and lets go of the folder; the machines run on and the next
+    /// [`Service::open`] takes them back. Clones of this handle know no machine any more. Without it all of that happens
+    /// when the program ends, in whatever way.
+    pub async fn close(self) {
+        let machines = std::mem::take(&mut *self.context.machines.lock());
+        for machine in machines.values() {
+            machine.let_go().await;
+        }
+        drop(machines);
+        // Tasks that were told to end hold the folder until they are polled once more; clones hold it longer.
+        for _ in 0..CLOSE_ROUNDS_MAX {
+            if Arc::strong_count(&self.context) == 1 {
+                return;
+            }
+            tokio::time::sleep(CLOSE_ROUND).await;
+        }
     }
 
     async fn prepared(&self, progress: Progress<'_>) -> Result<&Prepared, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use world::file;
 
-use super::{Live, Machine};
+use super::{Live, Machine, SCRATCH_FILE};
 use crate::Error;
 use crate::context::Prepared;
 use crate::launch::{self, Launch};
@@ -29,8 +29,12 @@ impl Machine {
         if let Some(live) = live {
             let ending = live.verdict.lock().is_some();
             if same && !ending && live.process.alive() {
-                if spec.generation != known {
-                    self.keep(|record| record.wish(&spec))?;
+                let wanted = self.state.lock().record.wanted;
+                if spec.generation != known || !wanted {
+                    self.keep(|record| {
+                        record.wish(&spec);
+                        record.wanted = true;
+                    })?;
                     self.changed();
                 }
                 self.state.lock().spec = Some(spec);
@@ -50,13 +54,12 @@ impl Machine {
             .acquire()
             .await
             .map_err(|error| Error::Start { id: self.id.clone(), why: error.to_string() })?;
-        self.keep(|record| {
-            record.wish(&spec);
-            record.wanted = true;
-            record.boots += 1;
-        })?;
         {
+            // Written together with the process, or with the reason why there is none.
             let mut state = self.state.lock();
+            state.record.wish(&spec);
+            state.record.wanted = true;
+            state.record.boots += 1;
             state.spec = Some(spec.clone());
             state.guest = None;
         }
@@ -86,7 +89,7 @@ impl Machine {
             0 => None,
             bytes => {
                 let template = scratch::template(&self.context.templates(), bytes).await?;
-                let path = self.folder.join("scratch.ext4");
+                let path = self.folder.join(SCRATCH_FILE);
                 Some(scratch::copy(&template, &path).map_err(disk(&path))?)
             }
         };
@@ -126,38 +129,25 @@ impl Machine {
             host_boot_id: record::host_boot_id(),
             started_at_ms: self.context.clock.now_ms(),
             accelerator: prepared.accelerator,
-            proven: false,
         };
         let launched = launch::launch(order, |process| {
             self.keep(|record| record.run = Some(run(process.pid, process.started_ticks)))
         });
         let launched = launched.await?;
         let live = Live::new(launched.process, launched.group, Some(launched.monitor));
-        let kept = self.keep(|record| {
-            if let Some(run) = &mut record.run {
-                run.proven = true;
-            }
-        });
         {
             let mut state = self.state.lock();
             state.live = Some(live.clone());
             state.phase = Phase::Running;
         }
         self.watch(
-            live.clone(),
+            live,
             Some(launched.child),
             Some(launched.complaints),
             Some(launched.events),
             Some(launched.console),
         );
         self.changed();
-        if let Err(error) = kept {
-            // A machine that would not be found again after a crash must not run.
-            live.judge(EndCode::StartFailed, error.to_string());
-            live.process.kill();
-            live.until_over().await;
-            return Err(error);
-        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::end::{Evidence, judge};
 use super::{Live, Machine, SCRATCH_FILE};
@@ -19,6 +20,14 @@ const BOOT_DEADLINE: Duration = Duration::from_mins(2);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Looked through for a panic and quoted when a boot fails, in bytes.
 const CONSOLE_TAIL_BYTES: usize = 8 << 10;
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 impl Machine {
     /// Starts the tasks of one run. They end with its process.
@@ -40,15 +49,17 @@ impl Machine {
             })
         });
         let complaints = complaints.map(|pipe| tokio::spawn(launch::complaints(pipe)));
-        let mut link = tokio::spawn(self.clone().guest_link(live.clone(), adopted));
+        let link = tokio::spawn(self.clone().guest_link(live.clone(), adopted));
         let machine = self.clone();
-        tokio::spawn(async move {
+        let run = live.clone();
+        let watch = tokio::spawn(async move {
+            // Dropped with this task, they end with it.
+            let mut link = AbortOnDrop(link);
+            let mut recorder = recorder.map(AbortOnDrop);
             let mut evidence = machine.listen(&live, events, adopted).await;
             // What the workload printed last is still on its way.
-            if tokio::time::timeout(LAST_WORDS, &mut link).await.is_err() {
-                link.abort();
-                let _ = link.await;
-            }
+            let _ = tokio::time::timeout(LAST_WORDS, &mut link.0).await;
+            drop(link);
             if let Some(mut child) = child {
                 // It has ended: this only collects its status.
                 evidence.status = child.wait().ok();
@@ -57,14 +68,15 @@ impl Machine {
                 evidence.complaints =
                     tokio::time::timeout(LAST_WORDS, complaints).await.ok().and_then(Result::ok).unwrap_or_default();
             }
-            if let Some(recorder) = recorder {
-                let _ = tokio::time::timeout(LAST_WORDS, recorder).await;
+            if let Some(recorder) = &mut recorder {
+                let _ = tokio::time::timeout(LAST_WORDS, &mut recorder.0).await;
             }
             evidence.console = console::tail(&machine.folder, CONSOLE_TAIL_BYTES).unwrap_or_default();
             evidence.oom_kills = live.group.oom_kills();
             evidence.verdict.clone_from(&live.verdict.lock());
             machine.take_in(&live, &evidence).await;
         });
+        run.tasks.lock().push(watch);
     }
 
     /// Hears the monitor until the process ends.

@@ -1,6 +1,6 @@
 //! Machines that outlive the engine's program.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use futures::StreamExt;
 use plasmavmc::{EndCode, Engine, LogQuery, Phase, Service};
@@ -63,7 +63,7 @@ async fn running_machines_are_taken_back_and_strays_removed() {
         .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("vm_dying"));
     kill(dying.unwrap());
     let ours = format!("photon-{}", bench.config.instance_tag);
-    let mut stray = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut stray = Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     for top in cgroups(&ours).iter().filter(|path| path.ends_with(&ours)) {
         std::fs::create_dir(top.join("vm_stray")).unwrap();
         std::fs::write(top.join("vm_stray/cgroup.procs"), stray.id().to_string()).unwrap();
@@ -105,4 +105,58 @@ async fn running_machines_are_taken_back_and_strays_removed() {
     assert!(output.contains("KEY=changed"), "{output}");
     engine.stop("vm_lasting", 5).await.unwrap();
     assert!(pids(&bench.config.instance_tag).is_empty());
+}
+
+/// A process number is soon another's: what is found there must be the machine's own in every respect.
+#[tokio::test]
+async fn another_program_under_the_old_number_is_left_alone() {
+    let Some(ground) = ground().await else { return };
+    let bench = Bench::open(ground).await;
+    bench.engine.ensure(spec(ground, "vm_gone", 1, &["sleep", "1000"])).await.unwrap();
+    let pid = bench.engine.observe("vm_gone").unwrap().pid.unwrap();
+    let path = bench.config.state_dir.join("vm_gone/machine.json");
+    let kept = std::fs::read_to_string(&path).unwrap();
+    bench.engine.stop("vm_gone", 0).await.unwrap();
+    // An engine that is closed lets its machines run and its folder go.
+    bench.engine.ensure(spec(ground, "vm_on", 2, &["sleep", "1000"])).await.unwrap();
+    let on = bench.until("vm_on", "ready", plasmavmc::Seen::ready).await;
+    let config = bench.config.clone();
+    let _ward = bench.close().await;
+    let engine = Service::open(config.clone()).await.unwrap();
+    let again = until(&engine, "vm_on", "ready", plasmavmc::Seen::ready).await;
+    assert_eq!((again.pid, again.boots, again.uptime_ms >= on.uptime_ms), (on.pid, 1, true));
+    engine.destroy("vm_on").await.unwrap();
+    engine.close().await;
+
+    let mut stranger =
+        Stranger(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stranger.0.id())).unwrap();
+    let ticks: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(record["run"]["pid"], pid);
+    record["run"]["pid"] = stranger.0.id().into();
+    // Neither a false start time nor a true one without the mark on its command line makes it ours.
+    for ticks in [1, ticks] {
+        record["run"]["started_ticks"] = ticks.into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        let engine = Service::open(config.clone()).await.unwrap();
+        let seen = engine.observe("vm_gone").unwrap();
+        assert_eq!((seen.phase, seen.end.unwrap().code), (Phase::Failed, EndCode::Vanished));
+        assert!(stranger.0.try_wait().unwrap().is_none(), "a stranger was killed");
+        engine.close().await;
+    }
+    record["run"]["host_boot_id"] = "another".into();
+    std::fs::write(&path, record.to_string()).unwrap();
+    let engine = Service::open(config).await.unwrap();
+    assert_eq!(engine.observe("vm_gone").unwrap().end.unwrap().code, EndCode::HostRestarted);
+}
+
+/// A process that does not outlive its test.
+struct Stranger(std::process::Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -150,6 +150,7 @@ async fn a_workload_that_fails_or_takes_too_much_memory_does_not_end_its_machine
     assert_eq!(crashed.why_not_ready().unwrap().0, "workload_crashed");
     let (output, _) = exec(&bench.engine, "vm_crash", &["echo", "still here"]).await;
     assert_eq!(output, "still here\n");
+    assert!(!crashed.oom_killed);
     let greedy = bench.until("vm_greedy", "over", over).await;
     assert_eq!(greedy.phase, Phase::Running);
     assert!(greedy.oom_killed, "{greedy:?}");

@@ -13,7 +13,7 @@ use plasmavmc::{Config, Engine, ExecRequest, Handle, Seen, Service, Spec, UID_BA
 use tokio::sync::OnceCell;
 
 /// A boot takes two seconds here; a machine that also builds takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Where slow things are kept between runs.
 pub fn cache() -> PathBuf {
@@ -181,6 +181,12 @@ impl Bench {
         Self { engine, ward }
     }
 
+    /// The engine goes; what it left stays until the ward is dropped.
+    pub async fn close(self) -> Ward {
+        self.engine.close().await;
+        self.ward
+    }
+
     /// Waits until `holds` of what is seen, looking at each change.
     pub async fn until(&self, id: &str, what: &str, holds: impl Fn(&Seen) -> bool) -> Seen {
         until(&self.engine, id, what, holds).await
@@ -191,10 +197,8 @@ pub async fn until(engine: &Handle, id: &str, what: &str, holds: impl Fn(&Seen) 
     let mut changes = engine.changes();
     let wait = async {
         loop {
-            if let Some(seen) = engine.observe(id) {
-                if holds(&seen) {
-                    return seen;
-                }
+            if let Some(seen) = engine.observe(id).filter(&holds) {
+                return seen;
             }
             // Also by time: what is waited for may not be the engine's own change.
             let _ = tokio::time::timeout(Duration::from_millis(200), changes.recv()).await;
