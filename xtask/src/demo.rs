@@ -88,6 +88,7 @@ impl Walk<'_> {
         heading("a manifest, from the image's own settings");
         let image = format!("oci:{}:v1", layout.display());
         self.vt(&["launch", "--image", &image, "-a", APP])?;
+        println!("\n$ cat vt.toml\n{}", fs::read_to_string(self.app.join("vt.toml"))?);
         heading("a deploy of an image that is only on this machine");
         self.vt(&["deploy"])?;
         let url = self.url()?;

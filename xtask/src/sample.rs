@@ -22,7 +22,7 @@ const PACKAGES: &[&str] =
 /// Applets that get a name in /bin.
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "env", "hostname", "id", "ip", "kill", "ls", "mount", "ps", "sleep", "stat", "stty", "tail",
-    "touch", "true", "uptime", "wget", "dd", "head", "df", "ping", "nc",
+    "touch", "true", "uname", "uptime", "wget", "dd", "head", "df", "ping", "nc",
 ];
 
 const NGINX: &str = "daemon off;\nworker_processes 1;\nerror_log /dev/stderr warn;\npid /tmp/nginx.pid;\n\
