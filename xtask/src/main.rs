@@ -13,6 +13,7 @@
 mod bench;
 mod cloud;
 mod demo;
+mod docs;
 mod floors;
 mod guide;
 mod http;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--quick]                everything that proves it; --quick leaves out real machines and cargo deny
   floors [--write]              checks the arrows between crates; --write redraws them in ARCHITECTURE.md
   bench path [--json] [--write] figures of the path; --write adds them to docs/benchmarks.md
+  docs                          checks that every file the pages name is there
   guide                         follows docs/guides/first-app.md with the vt of `cargo build --workspace`
   sample DIR                    the sample images
   openapi [--write]             checks api/openapi.json; --write replaces it";
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {
             bench::path(rest.contains(&"--json"), rest.contains(&"--write"))
         }
+        ["docs"] => docs::docs(),
         ["guide"] => guide::follow(&run::target().join("debug")),
         ["sample", folder] => sample::ensure(folder.as_ref()),
         ["openapi"] => openapi::openapi(false),

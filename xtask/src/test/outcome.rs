@@ -55,6 +55,10 @@ pub fn read(output: &str, ended_well: bool) -> Outcome {
     let mut said = false;
     let mut failing = false;
     let mut section: Option<(String, Vec<String>)> = None;
+    // A binary with a harness of its own says what a test printed before its line, and why it was skipped after it.
+    let mut before: Vec<String> = Vec::new();
+    let mut fallen: Vec<(String, Vec<String>)> = Vec::new();
+    let mut passing: Option<String> = None;
     for line in output.lines() {
         let heading = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
         let ends = matches!(line, "successes:" | "failures:") || line.starts_with("test result: ");
@@ -76,9 +80,24 @@ pub fn read(output: &str, ended_well: bool) -> Outcome {
             outcome.counts.skipped += number(result, " ignored");
         } else if let Some((_, lines)) = &mut section {
             lines.push(line.to_owned());
+        } else if let Some((name, end)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            passing = end.starts_with("ok").then(|| name.to_owned());
+            if end.starts_with("FAILED") {
+                fallen.push((name.to_owned(), std::mem::take(&mut before)));
+            }
+            before.clear();
+        } else if let Some((name, reason)) = passing.take().zip(line.strip_prefix("skipped: ")) {
+            outcome.skipped.push((name, reason.to_owned()));
+        } else {
+            before.push(line.to_owned());
         }
     }
     close(&mut outcome, section, failing);
+    if outcome.failures.is_empty() {
+        for (name, lines) in fallen {
+            close(&mut outcome, Some((name, lines)), true);
+        }
+    }
     let skipped = outcome.skipped.len().min(outcome.counts.passed);
     outcome.counts.passed -= skipped;
     outcome.counts.skipped += skipped;
@@ -94,8 +113,9 @@ fn close(outcome: &mut Outcome, section: Option<(String, Vec<String>)>, failing:
     let Some((name, mut lines)) = section else { return };
     if failing {
         if lines.len() > FAILURE_LINES_MAX {
-            lines.truncate(FAILURE_LINES_MAX);
-            lines.push("(more in the log)".to_owned());
+            // What went wrong is told last.
+            lines.drain(..lines.len() - FAILURE_LINES_MAX);
+            lines.insert(0, "(more in the log)".to_owned());
         }
         outcome.failures.push((name, lines));
     } else if let Some(reason) = lines.iter().find_map(|line| line.trim().strip_prefix("skipped: ")) {
@@ -127,6 +147,20 @@ mod tests {
         assert_eq!(outcome.failures[0].0, "c");
         assert!(outcome.failures[0].1.iter().any(|line| line.contains("panicked")));
         assert_eq!(outcome.counts.to_string(), "1 passed, 1 failed, 2 skipped");
+    }
+
+    #[test]
+    fn a_harness_of_its_own_is_understood() {
+        let text = "running 3 tests\n    vt deploy\ntest path::one ... ok (3 s)\n    vt scale\npanicked: no\ntest path::two ... FAILED (1 s)\n\
+            ---- the last words\nhm\ntest path::three ... ok\nskipped: not root\n\
+            test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        let outcome = read(text, false);
+        assert_eq!(outcome.counts, Counts { passed: 1, failed: 1, skipped: 1 });
+        assert_eq!(outcome.skipped, [("path::three".to_owned(), "not root".to_owned())]);
+        assert_eq!(
+            outcome.failures,
+            [("path::two".to_owned(), vec!["    vt scale".to_owned(), "panicked: no".to_owned()])]
+        );
     }
 
     #[test]
