@@ -12,20 +12,11 @@ use world::file;
 pub const DEFAULT: &str = "default";
 const ADMIN: &str = "admin";
 
-/// What the first start made, or a later one found.
-#[derive(Debug)]
-pub struct Ground {
-    pub org: Id,
-    pub project: Id,
-    /// Text of the admin token.
-    pub token: String,
-}
-
 /// Makes what is missing. Idempotent: a crash in the middle is mended by the next start.
-pub async fn prepare(door: &Door, token_file: &Path) -> Result<Ground, Error> {
+pub async fn prepare(door: &Door, token_file: &Path) -> Result<(), Error> {
     let org = ensure(door, "org", &Scope::CLOUD, DEFAULT, json!({})).await?;
-    let inside = Scope::CLOUD.child(org.clone());
-    let project = ensure(door, "project", &inside, DEFAULT, json!({})).await?;
+    let inside = Scope::CLOUD.child(org);
+    ensure(door, "project", &inside, DEFAULT, json!({})).await?;
     let io = |error: std::io::Error| Error::internal(format!("{}: {error}", token_file.display()));
     let token = match file::read_optional(token_file).map_err(io)? {
         Some(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
@@ -45,7 +36,7 @@ pub async fn prepare(door: &Door, token_file: &Path) -> Result<Ground, Error> {
         };
         create(door, "token", &Scope::CLOUD, &name, spec).await?;
     }
-    Ok(Ground { org, project, token })
+    Ok(())
 }
 
 async fn find(door: &Door, kind: &str, scope: &Scope, name: &str) -> Result<Option<Id>, Error> {

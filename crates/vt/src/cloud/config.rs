@@ -147,9 +147,9 @@ pub fn load(
 fn read_file(path: &Path, values: &mut Values) -> Result<(), Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::invalid("config", format!("{} cannot be read: {error}", path.display())))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Error::invalid("config", format!("{}: {}", path.display(), error.message())))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        Error::invalid("config", format!("{}: {}", path.display(), error.message()))
+    })?;
     let mut flat = Vec::new();
     flatten("", &table, &mut flat);
     for (key, value) in flat {
@@ -169,7 +169,8 @@ fn flatten(prefix: &str, table: &toml::Table, out: &mut Vec<(String, String)>) {
             toml::Value::Table(inner) => flatten(&key, inner, out),
             toml::Value::String(text) => out.push((key, text.clone())),
             toml::Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+                let items: Vec<String> =
+                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
                 out.push((key, items.join(",")));
             }
             other => out.push((key, other.to_string())),
@@ -211,7 +212,11 @@ where
 fn typed(values: &Values) -> Result<Config, Error> {
     let dns = values["network.dns"].0.split(',').map(str::trim).filter(|text| !text.is_empty());
     let dns = dns
-        .map(|text| text.parse().map_err(|_| Error::invalid("network.dns", format!("setting `network.dns`: `{text}` is not an address"))))
+        .map(|text| {
+            text.parse().map_err(|_| {
+                Error::invalid("network.dns", format!("setting `network.dns`: `{text}` is not an address"))
+            })
+        })
         .collect::<Result<Vec<IpAddr>, Error>>()?;
     let shown = values.iter().map(|(key, (value, origin))| Shown {
         key: key.clone(),
@@ -254,8 +259,10 @@ mod tests {
     fn a_flag_beats_the_environment_beats_a_file_beats_the_default() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vt.conf");
-        std::fs::write(&file, "[api]\nlisten = \"127.0.0.1:1\"\n[ingress]\nhttp = \"127.0.0.1:2\"\n[vm]\nmax = 7\n").unwrap();
-        let environment = [("VT_INGRESS_HTTP".to_owned(), "127.0.0.1:3".to_owned()), ("VT_VM_MAX".to_owned(), "8".to_owned())];
+        std::fs::write(&file, "[api]\nlisten = \"127.0.0.1:1\"\n[ingress]\nhttp = \"127.0.0.1:2\"\n[vm]\nmax = 7\n")
+            .unwrap();
+        let environment =
+            [("VT_INGRESS_HTTP".to_owned(), "127.0.0.1:3".to_owned()), ("VT_VM_MAX".to_owned(), "8".to_owned())];
         let flags = [("vm.max", "9".to_owned())];
         let config = load(std::slice::from_ref(&file), environment.into_iter(), &flags).unwrap();
         assert_eq!(config.api_listen.port(), 1);

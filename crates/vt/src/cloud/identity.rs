@@ -31,29 +31,33 @@ pub async fn open_or_create(path: &Path, config: &Config) -> Result<Identity, Er
     if let Some(bytes) = file::read_optional(path).map_err(|error| io(&error))? {
         let identity: Identity = serde_json::from_slice(&bytes).map_err(|error| io(&error))?;
         if let Some(wanted) = config.ipv6.filter(|wanted| *wanted != identity.ipv6) {
-            let message = format!("setting `network.ipv6` is {wanted}, and this data folder's machines live in {}", identity.ipv6);
-            return Err(Error::invalid("network.ipv6", message).hint("leave the setting out, or choose a new --data-dir"));
+            let message = format!(
+                "setting `network.ipv6` is {wanted}, and this data folder's machines live in {}",
+                identity.ipv6
+            );
+            return Err(
+                Error::invalid("network.ipv6", message).hint("leave the setting out, or choose a new --data-dir")
+            );
         }
         if config.ipv4_set && config.ipv4 != identity.ipv4 {
-            let message =
-                format!("setting `network.ipv4` is {}, and this data folder's machines live in {}", config.ipv4, identity.ipv4);
-            return Err(Error::invalid("network.ipv4", message).hint("leave the setting out, or choose a new --data-dir"));
+            let message = format!(
+                "setting `network.ipv4` is {}, and this data folder's machines live in {}",
+                config.ipv4, identity.ipv4
+            );
+            return Err(
+                Error::invalid("network.ipv4", message).hint("leave the setting out, or choose a new --data-dir")
+            );
         }
         return Ok(identity);
     }
     let [a, b, c, d, e] = random::bytes::<5>();
     let drawn = format!("fd{a:02x}:{b:02x}{c:02x}:{d:02x}{e:02x}::/48").parse().map_err(|error| io(&error))?;
-    let name = config.node_name.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    let name =
+        config.node_name.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let tag = random::hex(3);
     let ipv6 = config.ipv6.unwrap_or(drawn);
     let ipv4 = if config.ipv4_set { config.ipv4 } else { free_prefix(&tag, config, ipv6).await };
-    let identity = Identity {
-        schema_version: 1,
-        tag,
-        ipv4,
-        ipv6,
-        node: model::name::nearest(&name),
-    };
+    let identity = Identity { schema_version: 1, tag, ipv4, ipv6, node: model::name::nearest(&name) };
     let text = serde_json::to_vec_pretty(&identity).map_err(|error| io(&error))?;
     file::write_atomic(path, &text, 0o644).map_err(|error| io(&error))?;
     Ok(identity)

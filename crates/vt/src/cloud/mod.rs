@@ -21,6 +21,9 @@ use std::path::PathBuf;
 use model::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The context that the cloud writes for the command line of the one who started it.
+const CONTEXT: &str = "local";
+
 /// PID 1 of the guests, a static program; built by build.rs.
 static GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));
 
@@ -54,11 +57,60 @@ pub struct Started {
     pub api: String,
     pub ingress: String,
     pub ca_file: PathBuf,
-    pub token: String,
-    pub org: String,
-    pub project: String,
+    pub token_file: PathBuf,
     pub accelerator: &'static str,
     pub accelerator_why: String,
+}
+
+/// `vt up`: runs the cloud in the foreground, with a context for this command line.
+pub async fn up(args: crate::cli::up::UpArgs) -> Result<(), Error> {
+    logging();
+    let mut flags = Vec::new();
+    if let Some(folder) = &args.data_dir {
+        flags.push(("data_dir", folder.display().to_string()));
+    }
+    if let Some(listen) = args.listen {
+        flags.push(("api.listen", listen.to_string()));
+    }
+    if let Some(port) = args.http_port {
+        flags.push(("ingress.http", format!("127.0.0.1:{port}")));
+    }
+    let request = Request { config_files: args.config.into_iter().collect(), flags };
+    let clock = world::Clock::real();
+    let began = clock.monotonic();
+    let say = |step: &str| eprintln!("  {:>5.1} s  {step}", (clock.monotonic() - began).as_secs_f64());
+    run(request, &say, greet).await
+}
+
+/// Says what runs and how to reach it, and keeps that for the command line.
+fn greet(started: Started) -> Result<(), Error> {
+    let path = crate::config::path(&|name| std::env::var(name).ok());
+    let context = crate::config::Context {
+        api: started.api.clone(),
+        ca_file: Some(started.ca_file),
+        token_file: Some(started.token_file),
+        org: Some(bootstrap::DEFAULT.into()),
+        project: Some(bootstrap::DEFAULT.into()),
+        ..Default::default()
+    };
+    crate::config::save(&path, CONTEXT, context)?;
+    eprintln!();
+    eprintln!("The cloud runs.");
+    eprintln!("  api         {}", started.api);
+    eprintln!("  ingress     {}", started.ingress);
+    eprintln!("  hypervisor  QEMU with {}: {}", started.accelerator, started.accelerator_why);
+    eprintln!("  context     `{CONTEXT}` in {}", path.display());
+    eprintln!("  next        vt launch --image IMAGE, then vt deploy, in your app's folder");
+    eprintln!("Ctrl-C stops the control plane; machines go on and are taken back by the next start.");
+    Ok(())
+}
+
+/// Faults and warnings to standard error; `VT_LOG` asks for more, in tracing's form.
+fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VT_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second subscriber would be the only failure, and there is one `up` in a process.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
 /// Runs the cloud until SIGINT or SIGTERM. `say` hears each step; `started` is called once everything answers.
@@ -82,9 +134,7 @@ pub async fn run(
         api: format!("https://{}", cloud.api),
         ingress: format!("http://{}", cloud.ingress_http),
         ca_file: cloud.ca_file.clone(),
-        token: cloud.ground.token.clone(),
-        org: "default".into(),
-        project: "default".into(),
+        token_file: cloud.token_file.clone(),
         accelerator: cloud.facts.accelerator,
         accelerator_why: cloud.facts.accelerator_why.clone(),
     })?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use world::{Clock, file};
 
-use super::bootstrap::{self, Ground};
+use super::bootstrap;
 use super::config::{Accelerator, Config};
 use super::{identity, preflight, uploads};
 
@@ -24,7 +24,7 @@ pub struct Cloud {
     pub api: std::net::SocketAddr,
     pub ingress_http: std::net::SocketAddr,
     pub ca_file: std::path::PathBuf,
-    pub ground: Ground,
+    pub token_file: std::path::PathBuf,
     pub facts: plasmavmc::Facts,
     control: control::Handle,
     ingress: fiberlb::Handle,
@@ -44,7 +44,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let clock = Clock::real();
     let data = config.data_dir.clone();
     let folder = |name: &str| data.join(name);
-    file::create_folder(&data, 0o711).map_err(|error| failed("the data folder", "data_dir", "choose another with --data-dir", error))?;
+    file::create_folder(&data, 0o711)
+        .map_err(|error| failed("the data folder", "data_dir", "choose another with --data-dir", error))?;
     let identity = identity::open_or_create(&folder("identity.json"), &config).await?;
 
     say("opening the store");
@@ -56,7 +57,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let store: Arc<dyn store::Store> = Arc::new(store);
 
     say("keys and certificates");
-    let io = |error: iam::Error| failed("keys and certificates", "tls", "look at the folder's files and the clock", error);
+    let io =
+        |error: iam::Error| failed("keys and certificates", "tls", "look at the folder's files and the clock", error);
     file::create_folder(&folder("keys"), 0o700).map_err(|error| failed("the key folder", "data_dir", "", error))?;
     let sealer = Arc::new(iam::Sealer::open_or_create(&folder("keys/master.key")).map_err(io)?);
     let ca = iam::Ca::open_or_create(&folder("tls"), clock.clone()).map_err(io)?;
@@ -68,7 +70,9 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     net.v4 = identity.ipv4;
     net.egress = config.egress;
     let mtu = net.mtu;
-    let network = novanet::Service::open(net).await.map_err(|error| failed("the network", error.code(), &error.hint(), &error))?;
+    let network = novanet::Service::open(net)
+        .await
+        .map_err(|error| failed("the network", error.code(), &error.hint(), &error))?;
 
     say("the ingress");
     let ingress = fiberlb::Service::open(fiberlb::Config {
@@ -95,7 +99,10 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let machines = plasmavmc::Service::open(plasmavmc::Config {
         state_dir: folder("vms"),
         kernel_dir: folder("kernels"),
-        kernel_source: config.kernel_dir.clone().map_or(plasmavmc::kernel::Source::Debian, plasmavmc::kernel::Source::Unpacked),
+        kernel_source: config
+            .kernel_dir
+            .clone()
+            .map_or(plasmavmc::kernel::Source::Debian, plasmavmc::kernel::Source::Unpacked),
         guest_init: super::GUEST_INIT,
         uid_base: plasmavmc::UID_BASE,
         instance_tag: identity.tag.clone(),
@@ -132,7 +139,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let door = Door::new(store.clone(), registry, clock);
 
     let (rows, changes) = Rows::follow(store).await?;
-    let ground = bootstrap::prepare(&door, &folder("admin.token")).await?;
+    let token_file = folder("admin.token");
+    bootstrap::prepare(&door, &token_file).await?;
     let offer = agent::Offer { kind: "node", name: identity.node.clone(), spec: node_spec(&config) };
     let agent = agent::Agent::open(door.clone(), rows.clone(), offer).await?;
     let node = agent.node().clone();
@@ -151,8 +159,9 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let control = control::Service::open(control::Config::new(config.api_listen), parts).await;
-    let control = control.map_err(|error| failed("the API", "api_listen", "choose another address with --listen", error))?;
-    Ok(Cloud { api: control.addr, ingress_http, ca_file, ground, facts, control, ingress, network, tasks })
+    let control =
+        control.map_err(|error| failed("the API", "api_listen", "choose another address with --listen", error))?;
+    Ok(Cloud { api: control.addr, ingress_http, ca_file, token_file, facts, control, ingress, network, tasks })
 }
 
 impl Cloud {

@@ -13,7 +13,8 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 /// Refuses to start where it could not work.
 pub fn check() -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
-        let error = Error::new(Code::PreconditionFailed, "`vt up` needs root: it makes network devices, cgroups and jails");
+        let error =
+            Error::new(Code::PreconditionFailed, "`vt up` needs root: it makes network devices, cgroups and jails");
         return Err(error.hint("sudo vt up").reason("not_root"));
     }
     let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !installed(program)).collect();
