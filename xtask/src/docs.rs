@@ -58,7 +58,7 @@ fn sources(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(move |c| !part(c)).map(|word| word.trim_end_matches('.'));
     words.filter(|word| {
         let below = word.split_once("/src/").is_some_and(|(name, _)| !name.is_empty() && !name.contains('/'));
-        below && (word.ends_with(".rs") || word.ends_with('/'))
+        below && (Path::new(word).extension().is_some_and(|end| end == "rs") || word.ends_with('/'))
     })
 }
 
