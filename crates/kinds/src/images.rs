@@ -1,10 +1,15 @@
 //! Images as kinds use them: resolved once for a release, made ready on a node for a machine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use image::{Platform, Progress, Reference, Resolved, RootImage, Source, Uploads};
 use model::{Code, Error, Id};
+use reconcile::Table;
 use tokio::sync::watch;
+
+/// Blobs younger than this may belong to a release that is about to be made.
+const UPLOAD_AGE_MIN: Duration = Duration::from_hours(1);
 
 /// The image store of this machine with all it needs to fetch.
 #[derive(Clone)]
@@ -53,6 +58,22 @@ impl Images {
     ) -> Result<RootImage, Error> {
         let source = self.source(&resolved.pinned(), project).await?;
         self.store.ensure(resolved, source, Some(progress)).await.map_err(told)
+    }
+
+    /// Lets go of what no row needs any more: root file systems of no machine of `node` beyond the disk budget, and
+    /// uploaded blobs of no release. Returns what was removed, for the log.
+    pub fn collect(&self, table: &Table, node: &Id) -> Result<usize, Error> {
+        let machines = table.of_kind("vm").filter(|row| row.node.as_ref() == Some(node));
+        let in_use = machines.filter_map(|row| row.spec["image"].as_str()?.parse().ok()).collect();
+        let mut removed = self.store.retain(in_use).map_err(told)?.len();
+        for project in table.of_kind("project") {
+            let inside = project.inner_scope();
+            let releases = table.below(&inside).filter(|row| row.kind == "release");
+            let manifests = releases.filter_map(|row| row.spec["image"].as_str()?.strip_prefix("upload:")?.parse().ok());
+            let kept = manifests.collect();
+            removed += self.uploads.sweep(project.id.as_str(), &kept, UPLOAD_AGE_MIN).map_err(told)? as usize;
+        }
+        Ok(removed)
     }
 
     async fn source(&self, reference: &Reference, project: &Id) -> Result<Arc<dyn Source>, Error> {

@@ -82,6 +82,9 @@ async fn once_lease(store: &dyn Store, now_ms: u64) -> Result<LeaseId, Error> {
     }
 }
 
+/// Events of one command: no more than a transaction has operations.
+const COMMAND_EVENTS_MAX: usize = store::limits::TXN_OPS_MAX;
+
 /// One page of events.
 #[derive(Debug)]
 pub struct Page {
@@ -106,7 +109,8 @@ async fn events(store: &dyn Store, range: Range) -> Result<Vec<Event>, Error> {
 
 /// Events at `scope` and below from sequence `from` on. `limit` is rounded up to whole commands.
 pub async fn since(store: &dyn Store, scope: &Scope, from: u64, limit: usize) -> Result<Page, Error> {
-    let range = Range::prefix(keys::log_below(scope)).min_create(Revision(from)).sort(SortBy::Create, SortOrder::Ascend);
+    let range = Range::prefix(keys::log_below(scope)).min_create(Revision(from)).uncounted();
+    let range = range.sort(SortBy::Create, SortOrder::Ascend).limit(limit.saturating_add(COMMAND_EVENTS_MAX));
     let mut found = events(store, range).await?;
     if let Some(last) = found.get(limit.saturating_sub(1)).map(|event| event.sequence) {
         found.retain(|event| event.sequence <= last);
@@ -117,7 +121,7 @@ pub async fn since(store: &dyn Store, scope: &Scope, from: u64, limit: usize) ->
 
 /// The newest `limit` events at `scope` and below, in order of sequence.
 pub async fn newest(store: &dyn Store, scope: &Scope, limit: usize) -> Result<Page, Error> {
-    let range = Range::prefix(keys::log_below(scope)).sort(SortBy::Create, SortOrder::Descend).limit(limit);
+    let range = Range::prefix(keys::log_below(scope)).uncounted().sort(SortBy::Create, SortOrder::Descend).limit(limit);
     let mut found = events(store, range).await?;
     found.reverse();
     let next = found.last().map_or(0, |event| event.sequence + 1);

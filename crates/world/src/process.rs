@@ -35,7 +35,7 @@ pub struct Run {
 
 impl Run {
     pub fn new(program: impl Into<String>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), input: None, deadline: Duration::from_secs(60) }
+        Self { program: program.into(), arguments: Vec::new(), input: None, deadline: Duration::from_mins(1) }
     }
 
     pub fn args<I: IntoIterator<Item = A>, A: Into<OsString>>(mut self, arguments: I) -> Self {

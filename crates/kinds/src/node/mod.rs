@@ -41,8 +41,16 @@ impl Kind for Node {
         ready.then_some(Demand { memory_bytes: spec.memory_bytes, cpu_milli: u64::from(spec.cpus) * 1000 })
     }
 
-    async fn turn(&self, _turn: &Turn) -> Result<Report, Error> {
+    async fn turn(&self, turn: &Turn) -> Result<Report, Error> {
         let Some(engines) = &self.engines else { return Ok(Report::ready()) };
+        let (images, table, node) = (engines.images.clone(), turn.table.clone(), turn.row.id.clone());
+        // Looks at folders, so away from the tasks that serve.
+        let collected = tokio::task::spawn_blocking(move || images.collect(&table, &node)).await;
+        match collected.map_err(|error| Error::internal(error.to_string()))? {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "images and uploads that nobody needs were removed"),
+            Err(error) => tracing::warn!(%error, "images could not be cleaned up"),
+        }
         let facts = engines.machines.facts();
         let status = Status {
             engine: facts.accelerator.to_owned(),

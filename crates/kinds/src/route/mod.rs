@@ -62,13 +62,16 @@ pub struct Seen {
     pub applied: Option<fiberlb::Desired>,
     /// Backends of this route that the ingress knows, the draining ones too.
     pub backends: Vec<String>,
-    pub draining: bool,
+    /// Those of them that only finish what they have.
+    pub draining: Vec<String>,
     pub problem: Option<String>,
 }
 
 #[derive(Debug)]
 pub enum Step {
     Apply(fiberlb::Desired),
+    /// Ends what a backend still had in flight: its machine is gone, and nothing will be answered.
+    Cut { backend: String },
 }
 
 #[async_trait]
@@ -97,9 +100,17 @@ impl Machine for Route {
         };
         let url = spec.as_ref().map_or_else(String::new, |spec| url(spec, &self.settings));
         let status = serde_json::to_value(Status { url, backends }).unwrap_or_default();
-        let steps = if same { Vec::new() } else { vec![Step::Apply(desired)] };
+        let dead = |id: &&String| {
+            let machine = id.parse().ok().and_then(|id| table.get(&id));
+            machine.is_none_or(|machine| matches!(machine.phase.as_str(), "starting" | "failed"))
+        };
+        let mut steps: Vec<Step> =
+            seen.draining.iter().filter(dead).map(|id| Step::Cut { backend: id.clone() }).collect();
+        if !same {
+            steps.insert(0, Step::Apply(desired));
+        }
         // The ingress knows only routes that stay, so one that is to go is done once the table without it is applied.
-        let next = match (row.deleting(), seen.draining) {
+        let next = match (row.deleting(), !seen.draining.is_empty()) {
             (true, _) => Next::Done,
             (false, true) => Next::After(DRAIN_LOOK_MS),
             (false, false) => Next::Wait,
@@ -113,8 +124,15 @@ impl Machine for Route {
         Plan { steps, report: Report { phase, reason, status, next } }
     }
 
-    async fn act(&self, _turn: &Turn, Step::Apply(desired): Step) -> Result<(), Error> {
+    async fn act(&self, turn: &Turn, step: Step) -> Result<(), Error> {
         let ingress = self.ingress.as_ref().ok_or_else(|| Error::internal("this node has no ingress"))?;
+        let desired = match step {
+            Step::Apply(desired) => desired,
+            Step::Cut { backend } => {
+                ingress.cut(turn.row.id.as_str(), &backend);
+                return Ok(());
+            }
+        };
         let applied = ingress.apply(desired.clone()).await.map_err(|error| {
             Error::new(Code::Failed, error.to_string()).hint(error.hint()).reason(error.code())
         })?;

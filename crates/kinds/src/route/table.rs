@@ -91,7 +91,7 @@ pub fn seen(ingress: &fiberlb::Handle, applied: Option<fiberlb::Desired>, id: &I
     Seen {
         applied,
         backends: backends().map(|backend| backend.id.clone()).collect(),
-        draining: backends().any(|backend| backend.draining),
+        draining: backends().filter(|backend| backend.draining).map(|backend| backend.id.clone()).collect(),
         problem: route.and_then(|route| route.problem.clone()),
     }
 }

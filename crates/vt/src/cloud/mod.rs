@@ -105,6 +105,15 @@ fn greet(started: Started) -> Result<(), Error> {
     Ok(())
 }
 
+/// Each proxied connection takes two descriptors; the usual soft limit of 1,024 is for other programs.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
+}
+
 /// Faults and warnings to standard error; `VT_LOG` asks for more, in tracing's form.
 fn logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VT_LOG");
@@ -119,6 +128,7 @@ pub async fn run(
     say: &(dyn Fn(&str) + Send + Sync),
     started: impl FnOnce(Started) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    raise_file_limit();
     let flags: Vec<(&str, String)> = request.flags;
     let config = config::load(&request.config_files, std::env::vars(), &flags)?;
     let listen = |error: std::io::Error| Error::internal(format!("signals: {error}"));
