@@ -6,7 +6,6 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::output::Out;
 use crate::output::table::grid;
 use crate::output::text;
 
@@ -63,7 +62,7 @@ pub fn fit(findings: &[Finding]) -> bool {
 }
 
 /// One line each, with how to mend what is wrong.
-pub fn render(findings: &[Finding], out: &Out) -> String {
+pub fn render(findings: &[Finding], running: bool) -> String {
     let mut lines = Vec::new();
     for finding in findings {
         let mark = match finding.state {
@@ -78,17 +77,16 @@ pub fn render(findings: &[Finding], out: &Out) -> String {
     }
     let bad = findings.iter().filter(|finding| finding.state == State::Bad).count();
     let end = match bad {
+        0 if running => "nothing is missing".to_owned(),
         0 => "this machine can run a cloud: vt up".to_owned(),
         1 => "one thing is missing".to_owned(),
         more => format!("{more} things are missing"),
     };
-    let _ = out;
     format!("{}\n{end}\n", grid(lines))
 }
 
 /// The good ones on one line each without how, the others with it.
-pub fn summary(findings: &[Finding], out: &Out) -> String {
-    let _ = out;
+pub fn summary(findings: &[Finding]) -> String {
     let mut lines = Vec::new();
     for finding in findings {
         lines.push(vec![finding.name.clone(), text::clean(&finding.what)]);
@@ -105,7 +103,6 @@ mod tests {
 
     #[test]
     fn findings_come_with_their_fix() {
-        let out = Out::new(crate::output::Format::Table, true, 0);
         let findings = [
             Finding::good("memory", "7.6 GiB, 6.1 GiB free"),
             Finding::note(
@@ -116,7 +113,7 @@ mod tests {
             Finding::bad("nft", "not installed", "apt-get install nftables"),
         ];
         assert!(!fit(&findings));
-        insta::assert_snapshot!(render(&findings, &out), @r"
+        insta::assert_snapshot!(render(&findings, false), @r"
         ok       memory  7.6 GiB, 6.1 GiB free
         note     kvm     there is no /dev/kvm: guests are emulated, many times slower
                          try: turn virtualisation on

@@ -11,7 +11,9 @@ pub fn typed(session: &Session, question: &str, word: &str, yes: bool) -> Result
         return Ok(());
     }
     if session.settings.flag("no_input") || !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} - and nobody is there to say yes")).hint("say --yes"));
+        return Err(Failure::usage("this has to be confirmed, and nobody is there to do so")
+            .why(question)
+            .hint("say --yes"));
     }
     let _ = write!(io::stderr().lock(), "{question}\nType `{word}` to go on: ");
     let mut answer = String::new();

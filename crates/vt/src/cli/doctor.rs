@@ -23,11 +23,13 @@ pub struct DoctorArgs {
 pub async fn run(session: &Session, args: &DoctorArgs) -> Outcome {
     let cloud = cloud(session).await;
     let running = cloud.iter().any(|finding| finding.name == "api" && finding.state == State::Good);
-    let mut findings = machine::look(args.data_dir.as_deref(), running).await;
+    let info = if running { session.api()?.get("/v1/info", &[]).await.unwrap_or_default() } else { json!({}) };
+    let data_dir = args.data_dir.clone().or_else(|| info["data_dir"].as_str().map(Into::into));
+    let mut findings = machine::look(data_dir.as_deref(), running).await;
     findings.extend(cloud);
     let good = machine::fit(&findings);
     let list: Vec<_> = findings.iter().map(Finding::to_json).collect();
-    session.out.value(&json!({ "ok": good, "findings": list }), || machine::render(&findings, &session.out))?;
+    session.out.value(&json!({ "ok": good, "findings": list }), || machine::render(&findings, running))?;
     Ok(u8::from(!good))
 }
 
@@ -67,7 +69,7 @@ async fn nodes(api: &Api) -> Vec<Finding> {
             None => Finding::note(
                 name,
                 format!("{}, engine {engine}: {why}", node.row.phase),
-                "guests run many times faster with KVM",
+                "guests run many times faster with KVM: turn virtualisation on where this machine runs",
             ),
         });
         // A node may tell checks of its own: of its network, of its disks.

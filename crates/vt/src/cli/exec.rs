@@ -77,7 +77,7 @@ pub async fn run(session: &Session, args: &ExecArgs) -> Outcome {
     }
     socket.send(Frame::text(request.to_string())).await.map_err(broken)?;
     let raw = if args.tty { Some(Raw::enter()?) } else { None };
-    let ended = carry(session, &mut socket, args).await;
+    let ended = carry(&mut socket, args).await;
     // The terminal is whole again before anything is said on it.
     drop(raw);
     // The command has ended; the other side may already be gone.
@@ -129,7 +129,7 @@ fn control(value: &Value) -> Frame {
 }
 
 /// Carries bytes both ways until the command has ended.
-async fn carry(session: &Session, socket: &mut Socket, args: &ExecArgs) -> Outcome {
+async fn carry(socket: &mut Socket, args: &ExecArgs) -> Outcome {
     let listen =
         |kind| signal(kind).map_err(|error| Failure::new(Code::Failed, format!("signals cannot be heard: {error}")));
     let mut resized = listen(SignalKind::window_change())?;
@@ -146,7 +146,7 @@ async fn carry(session: &Session, socket: &mut Socket, args: &ExecArgs) -> Outco
     loop {
         tokio::select! {
             received = socket.next() => match received {
-                Some(Ok(Frame::Binary(bytes))) => if let Some(code) = receive(session, &bytes)? { return Ok(code) },
+                Some(Ok(Frame::Binary(bytes))) => if let Some(code) = receive(&bytes)? { return Ok(code) },
                 // A text is how the API says that it could not begin.
                 Some(Ok(Frame::Text(text))) => {
                     let problem: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -185,7 +185,7 @@ async fn carry(session: &Session, socket: &mut Socket, args: &ExecArgs) -> Outco
 }
 
 /// One message from the guest. The exit code when it was the last.
-fn receive(session: &Session, bytes: &[u8]) -> Result<Option<u8>, Failure> {
+fn receive(bytes: &[u8]) -> Result<Option<u8>, Failure> {
     let Some((kind, payload)) = bytes.split_first() else { return Ok(None) };
     match *kind {
         STDOUT => crate::output::write_bytes(payload)?,
@@ -196,7 +196,7 @@ fn receive(session: &Session, bytes: &[u8]) -> Result<Option<u8>, Failure> {
         }
         EXIT => {
             let exit: Value = serde_json::from_slice(payload).map_err(broken)?;
-            return ended(session, &exit).map(Some);
+            return ended(&exit).map(Some);
         }
         _ => {}
     }
@@ -204,7 +204,7 @@ fn receive(session: &Session, bytes: &[u8]) -> Result<Option<u8>, Failure> {
 }
 
 /// What the command ended with, as an exit code.
-fn ended(_session: &Session, exit: &Value) -> Outcome {
+fn ended(exit: &Value) -> Outcome {
     if let Some(code) = exit["exit_code"].as_i64() {
         return Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX));
     }

@@ -111,17 +111,16 @@ async fn show(session: &Session, api: &Api, args: &LogsArgs, vms: Vec<Item>) -> 
     for (name, line) in &all {
         session.out.item(line, || shape.line(name, line))?;
     }
-    told(session, failures, vms.len())
+    told(failures, vms.len())
 }
 
 /// An instance that has no lines yet is no failure while others have some.
-fn told(session: &Session, failures: Vec<(String, Failure)>, of: usize) -> Outcome {
+fn told(failures: Vec<(String, Failure)>, of: usize) -> Outcome {
     if failures.len() == of
         && let Some((_, failure)) = failures.into_iter().next()
     {
         return Err(failure);
     }
-    let _ = session;
     Ok(0)
 }
 

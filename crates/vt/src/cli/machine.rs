@@ -10,12 +10,13 @@ use crate::machine::{self, Finding};
 
 pub async fn run(session: &Session) -> Outcome {
     let running = running(&session.settings).await;
-    let findings = machine::look(None, running).await;
+    let data_dir = if running { data_dir(&session.settings).await } else { None };
+    let findings = machine::look(data_dir.as_deref(), running).await;
     let good = machine::fit(&findings);
     let next = next(session, running, good).await;
     let list: Vec<_> = findings.iter().map(Finding::to_json).collect();
     session.out.value(&json!({ "ok": good, "running": running, "findings": list, "next": next }), || {
-        format!("{}\nnext: {next}\n", machine::summary(&findings, &session.out))
+        format!("{}\nnext: {next}\n", machine::summary(&findings))
     })?;
     Ok(0)
 }
@@ -25,6 +26,12 @@ async fn running(settings: &Settings) -> bool {
         Ok(api) => api.get("/health", &[]).await.is_ok(),
         Err(_) => false,
     }
+}
+
+/// Where the cloud that runs keeps its data; only its owner is told.
+async fn data_dir(settings: &Settings) -> Option<std::path::PathBuf> {
+    let info = Api::open(settings).ok()?.get("/v1/info", &[]).await.ok()?;
+    info["data_dir"].as_str().map(Into::into)
 }
 
 /// The one command that leads on from here.

@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod globals;
 mod launch;
+mod list;
 mod logs;
 mod machine;
 mod manifest;

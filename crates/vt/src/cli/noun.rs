@@ -1,4 +1,4 @@
-//! What every noun has: list, show, create, set, delete. Columns come from the API's own description of the kind.
+//! What every noun has: list, show, create, set, delete.
 
 use std::io::Read as _;
 
@@ -14,7 +14,7 @@ use crate::client::nouns::{self, Noun};
 use crate::client::{Api, Item, Target, key};
 use crate::failure::{Failure, Outcome};
 use crate::output::receipt::Receipt;
-use crate::output::{Column, yaml};
+use crate::output::yaml;
 
 /// The largest spec that is sent: the API's own limit.
 const SPEC_BYTES_MAX: u64 = 1 << 20;
@@ -270,7 +270,7 @@ noun!(
 pub async fn run(session: &Session, act: Act<'_>) -> Outcome {
     let api = session.api()?;
     match act {
-        Act::List(noun, args) => list(session, &api, noun_of(noun)?, args).await,
+        Act::List(noun, args) => super::list::run(session, &api, noun_of(noun)?, args).await,
         Act::Show(noun, args) => show(session, &api, noun_of(noun)?, &args.name).await,
         Act::Create(noun, args) => create(session, &api, noun_of(noun)?, args).await,
         Act::Set(noun, args) => set(session, &api, noun_of(noun)?, args).await,
@@ -280,57 +280,6 @@ pub async fn run(session: &Session, act: Act<'_>) -> Outcome {
 
 pub fn noun_of(name: &str) -> Result<Noun, Failure> {
     nouns::find(name).ok_or_else(|| Failure::new(Code::Internal, format!("there is no kind `{name}`")))
-}
-
-async fn list(session: &Session, api: &Api, noun: Noun, args: &ListArgs) -> Outcome {
-    let target = Target::new(api, &session.settings);
-    let scope = if args.all { String::new() } else { target.list_scope(noun).await?.to_string() };
-    let limit = args.limit.map(|limit| limit.to_string());
-    let mut query = Vec::new();
-    let pairs = [
-        ("scope", Some(scope.as_str()).filter(|scope| !scope.is_empty())),
-        ("phase", args.phase.as_deref()),
-        ("owner", args.owner.as_deref()),
-        ("limit", limit.as_deref()),
-        ("cursor", args.cursor.as_deref()),
-    ];
-    query.extend(pairs.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))));
-    let (items, next) = if limit.is_some() {
-        let page = api.page(noun, &query).await?;
-        (page.raw(), page.next)
-    } else {
-        (api.list(noun, &query).await?.into_iter().map(|item| item.raw).collect(), Value::Null)
-    };
-    print(session, api, noun, &items, &next).await?;
-    Ok(0)
-}
-
-/// Prints rows under the kind's columns.
-pub async fn print(session: &Session, api: &Api, noun: Noun, items: &[Value], next: &Value) -> Result<(), Failure> {
-    let columns = if matches!(session.out.format, crate::output::Format::Json | crate::output::Format::Yaml) {
-        Vec::new()
-    } else {
-        columns(api, noun).await?
-    };
-    session.out.list(items, next, &columns)?;
-    if session.out.human() && items.is_empty() {
-        session.out.note(format!("no {} here", noun.plural));
-    }
-    Ok(())
-}
-
-async fn columns(api: &Api, noun: Noun) -> Result<Vec<Column>, Failure> {
-    let kinds = api.get("/v1/kinds", &[]).await?;
-    let kinds = kinds.get("items").unwrap_or(&kinds);
-    let kind = kinds.as_array().and_then(|kinds| kinds.iter().find(|kind| kind["name"] == noun.name));
-    let mut columns = vec![Column::new("NAME", "/name"), Column::new("ID", "/id")];
-    for column in kind.and_then(|kind| kind["columns"].as_array()).into_iter().flatten() {
-        if let (Some(title), Some(pointer)) = (column["title"].as_str(), column["pointer"].as_str()) {
-            columns.push(Column::new(title, pointer));
-        }
-    }
-    columns.push(Column::new("AGE", "/created_ms"));
-    Ok(columns)
 }
 
 async fn show(session: &Session, api: &Api, noun: Noun, name: &str) -> Outcome {

@@ -112,6 +112,8 @@ fn line(item: &Item) -> String {
         _ => String::new(),
     };
     match &row.reason {
+        // A deploy that is under way waits for its instances, which speak for themselves.
+        Some(reason) if reason.transient && row.kind == "deploy" => format!("{}{ready}", row.phase),
         Some(reason) => format!("{}{ready}: {}", row.phase, text::clean(&reason.message)),
         None => format!("{}{ready}", row.phase),
     }

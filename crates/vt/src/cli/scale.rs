@@ -46,6 +46,8 @@ pub async fn run(session: &Session, args: &ScaleArgs) -> Outcome {
     }
     let changed = api.set(noun::noun_of("env")?, env.row.id.as_str(), &spec, env.row.version).await?;
     let code = if args.no_wait { 0 } else { follow(session, &api, &changed, &counts, args.wait_timeout).await? };
+    // What the wait saw is newer than what the change was answered with.
+    let changed = api.show(noun::noun_of("env")?, env.row.id.as_str()).await.unwrap_or(changed);
     let next = vec!["vt status".to_owned(), format!("vt why {}", changed.row.id)];
     let extra = vec![("scale", changed.row.spec.get("scale").cloned().unwrap_or(Value::Null))];
     Receipt { operation: "scaled", item: &changed, next, extra }.print(&session.out)?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::noun;
 use super::session::Session;
-use crate::client::{Api, Item, Target, key};
+use crate::client::{Item, Target, key};
 use crate::failure::{Failure, Outcome};
 use crate::output::Column;
 use crate::output::receipt::Receipt;
@@ -19,7 +19,7 @@ const VALUE_BYTES_MAX: u64 = 512 << 10;
 
 /// The env's secrets: set, unset, list. Values come from stdin or a file and are never shown
 ///
-/// In the guest they are in /run/secrets/platform.env. A change reaches instances with the next deploy.
+/// In the guest they are in /run/secrets/platform.env. Running instances are replaced one by one to get a change.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
   vt secrets set API_KEY=-           the value is read from stdin
@@ -136,9 +136,8 @@ fn value(pair: &str) -> Result<(String, Source), Failure> {
     }
 }
 
-async fn bundle(api: &Api, target: &Target<'_>) -> Result<Option<Item>, Failure> {
+async fn bundle(target: &Target<'_>) -> Result<Option<Item>, Failure> {
     let scope = target.env().await?.row.inner_scope();
-    let _ = api;
     target.named(noun::noun_of("secret")?, &scope, BUNDLE).await
 }
 
@@ -148,7 +147,7 @@ async fn change(session: &Session, spec: Value, operation: &str, keys: Vec<Strin
     target.app_or_create("").await?;
     target.env_or_create().await?;
     let secret = noun::noun_of("secret")?;
-    let item = match bundle(&api, &target).await? {
+    let item = match bundle(&target).await? {
         Some(before) => api.set(secret, before.row.id.as_str(), &spec, before.row.version).await?,
         None if operation == "secrets unset" => {
             return Err(Failure::new(Code::NotFound, format!("{} has no secrets", session.place()))
@@ -156,7 +155,7 @@ async fn change(session: &Session, spec: Value, operation: &str, keys: Vec<Strin
         }
         None => api.create(secret, &target.env().await?.row.inner_scope(), BUNDLE, &spec, &key()).await?,
     };
-    let next = vec!["vt deploy   gives them to new instances".to_owned(), "vt secrets list".to_owned()];
+    let next = vec!["vt status   shows instances being replaced to get them".to_owned(), "vt secrets list".to_owned()];
     let extra = vec![("keys", json!(keys))];
     Receipt { operation, item: &item, next, extra }.print(&session.out)?;
     Ok(0)
@@ -164,7 +163,7 @@ async fn change(session: &Session, spec: Value, operation: &str, keys: Vec<Strin
 
 async fn list(session: &Session) -> Outcome {
     let api = session.api()?;
-    let bundle = bundle(&api, &Target::new(&api, &session.settings)).await?;
+    let bundle = bundle(&Target::new(&api, &session.settings)).await?;
     let keys = bundle.as_ref().and_then(|bundle| bundle.row.spec["keys"].as_array().cloned()).unwrap_or_default();
     let version = bundle.as_ref().map(|bundle| bundle.row.spec["version"].clone()).unwrap_or_default();
     let items: Vec<Value> = keys.iter().map(|key| json!({ "key": key, "version": version })).collect();

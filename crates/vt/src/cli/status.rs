@@ -171,7 +171,7 @@ fn human(answer: &Value, now_ms: u64) -> String {
         None if answer["last"].is_null() => out += "nothing is deployed yet\nnext: vt deploy\n",
         None => out += "no release is live\n",
     }
-    if let Some(url) = answer["url"].as_str() {
+    if let Some(url) = answer["url"].as_str().filter(|_| !answer["release"].is_null()) {
         let _ = writeln!(out, "{}", text::clean(url));
     }
     let last = &answer["last"];

@@ -167,6 +167,8 @@ impl<'a> Target<'a> {
     /// The scope whose rows a list of `noun` shows: as narrow as the settings say, as wide as the noun needs.
     pub async fn list_scope(&self, noun: Noun) -> Result<Scope, Failure> {
         match noun.level {
+            // Tokens live at several levels; the empty scope is everything that the asking one sees.
+            _ if noun.name == "token" => Ok(Scope::CLOUD),
             Level::Cloud => Ok(Scope::CLOUD),
             Level::Org => self.org().await,
             Level::Project => self.project().await.cloned(),

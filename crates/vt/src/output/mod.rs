@@ -41,13 +41,15 @@ pub struct Out {
     /// Milliseconds since the Unix epoch, fixed for the command so that its ages agree with each other.
     pub now_ms: u64,
     csv_head: Cell<bool>,
+    /// The last line on the terminal is one that gives way to the next.
+    drawn: Cell<bool>,
 }
 
 impl Out {
     pub fn new(format: Format, no_color: bool, now_ms: u64) -> Self {
         let terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = terminal && !no_color && io::stdout().is_terminal();
-        Self { format, live: terminal, color, now_ms, csv_head: Cell::new(false) }
+        Self { format, live: terminal, color, now_ms, csv_head: Cell::new(false), drawn: Cell::new(false) }
     }
 
     pub fn human(&self) -> bool {
@@ -95,7 +97,7 @@ impl Out {
     /// For people, whatever the format.
     pub fn note(&self, text: impl AsRef<str>) {
         // What is drawn on the last line gives way. Nobody is left to tell when stderr is gone.
-        let clear = if self.live { "\r\x1b[2K" } else { "" };
+        let clear = if self.drawn.take() { "\r\x1b[2K" } else { "" };
         let _ = writeln!(io::stderr().lock(), "{clear}{}", text.as_ref());
     }
 

@@ -14,7 +14,6 @@ pub struct Steps<'a> {
     out: &'a Out,
     clock: world::Clock,
     begun: Duration,
-    drawn: bool,
 }
 
 /// How far something has come.
@@ -60,7 +59,7 @@ impl<'a> Steps<'a> {
     pub fn begin(out: &'a Out) -> Self {
         let clock = world::Clock::real();
         let begun = clock.monotonic();
-        Self { out, clock, begun, drawn: false }
+        Self { out, clock, begun }
     }
 
     pub fn elapsed_ms(&self) -> u64 {
@@ -83,11 +82,11 @@ impl<'a> Steps<'a> {
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "\r\x1b[2K{}  {what}", text::elapsed(self.elapsed_ms()));
         let _ = stderr.flush();
-        self.drawn = true;
+        self.out.drawn.set(true);
     }
 
     pub fn clear(&mut self) {
-        if std::mem::take(&mut self.drawn) {
+        if self.out.drawn.take() {
             let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "\r\x1b[2K");
             let _ = stderr.flush();

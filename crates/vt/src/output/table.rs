@@ -56,7 +56,7 @@ fn cell(column: &Column, value: &Value, now_ms: u64) -> String {
     let shown = match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) if text.starts_with("sha256:") => text::digest(text),
+        Value::String(text) if text.contains("sha256:") => text::digest(text),
         Value::String(text) => text.clone(),
         Value::Bool(flag) => (if *flag { "yes" } else { "no" }).to_owned(),
         Value::Number(number) => match number.as_u64() {

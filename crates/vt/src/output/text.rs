@@ -47,9 +47,11 @@ pub fn time(at_ms: u64) -> String {
         .map_or_else(|_| at_ms.to_string(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// The first characters of a digest, enough to tell digests apart on one screen.
+/// The text up to the first characters of its digest, enough to tell digests apart on one screen.
 pub fn digest(text: &str) -> String {
-    text.chars().take("sha256:".len() + 12).collect()
+    const MARK: &str = "sha256:";
+    let end = text.find(MARK).map_or(0, |at| at + MARK.len());
+    text[..end].chars().chain(text[end..].chars().take(12)).collect()
 }
 
 /// At most `chars_max` characters, the last one `…` where something was left out.
