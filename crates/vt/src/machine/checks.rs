@@ -24,10 +24,9 @@ const KVM_GET_API_VERSION: libc::c_ulong = 0xAE00;
 const KVM_API_VERSION: libc::c_int = 12;
 
 /// A program that is needed, the Debian package that has it, and what for.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: &[(&str, &str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86", "runs the machines"),
     ("nft", "nftables", "filters and translates their traffic"),
-    ("mkfs.erofs", "erofs-utils", "makes read-only root file systems"),
     ("mkfs.ext4", "e2fsprogs", "makes writable disks"),
     ("apt-get", "apt", "fetches the guest kernel"),
     ("dpkg-deb", "dpkg", "unpacks the guest kernel"),

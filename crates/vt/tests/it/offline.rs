@@ -141,7 +141,6 @@ fn the_machine_is_looked_at_in_every_format() {
         "tun",
         "qemu-system-x86_64",
         "nft",
-        "mkfs.erofs",
         "mkfs.ext4",
         "api",
     ] {
