@@ -11,7 +11,6 @@ pub const RUN: &[(&str, &str)] = &[
     ("qemu-system-x86", "the hypervisor"),
     ("nftables", "packet filter of project networks"),
     ("iproute2", "looking at networks"),
-    ("erofs-utils", "root file systems of images"),
     ("e2fsprogs", "writable layers"),
     ("ca-certificates", "registries over HTTPS"),
 ];
@@ -27,12 +26,15 @@ pub const SAMPLE: &[(&str, &str)] = &[
 /// What only tests need.
 pub const TEST: &[(&str, &str)] = &[
     ("buildah", "another maker of images"),
+    ("erofs-utils", "checks and reads root file systems"),
     ("apache2-utils", "a load tool and registry passwords"),
     ("nginx-light", "real backends behind the ingress"),
     ("netcat-openbsd", "real packets"),
     ("iputils-ping", "real packets"),
     ("openssl", "TLS clients and servers"),
     ("busybox-static", "programs of small test images"),
+    ("erofs-utils", "checks the root file systems that are made"),
+    ("cpio", "reads the archives that are written"),
     ("python3", "test servers"),
 ];
 

@@ -25,6 +25,13 @@ impl std::fmt::Debug for Images {
     }
 }
 
+/// What was let go of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub images: usize,
+    pub upload_bytes: u64,
+}
+
 /// What a caller is told of a fault with an image.
 pub fn told(error: image::Error) -> Error {
     let code = match error.code() {
@@ -39,7 +46,8 @@ impl Images {
     /// Looks the image up and pins it; nothing is downloaded but its documents.
     pub async fn resolve(&self, text: &str, project: &Id) -> Result<Resolved, Error> {
         let reference: Reference = text.parse().map_err(|error: image::Error| {
-            Error { field: Some("spec.image".into()), ..Error::new(Code::InvalidArgument, error.to_string()) }.hint(error.hint())
+            Error { field: Some("spec.image".into()), ..Error::new(Code::InvalidArgument, error.to_string()) }
+                .hint(error.hint())
         })?;
         if reference.is_local() {
             let message = format!("`{text}` names a file; the cloud reads images from registries and uploads only");
@@ -61,19 +69,21 @@ impl Images {
     }
 
     /// Lets go of what no row needs any more: root file systems of no machine of `node` beyond the disk budget, and
-    /// uploaded blobs of no release. Returns what was removed, for the log.
-    pub fn collect(&self, table: &Table, node: &Id) -> Result<usize, Error> {
+    /// uploaded blobs of no release.
+    pub fn collect(&self, table: &Table, node: &Id) -> Result<Collected, Error> {
         let machines = table.of_kind("vm").filter(|row| row.node.as_ref() == Some(node));
         let in_use = machines.filter_map(|row| row.spec["image"].as_str()?.parse().ok()).collect();
-        let mut removed = self.store.retain(in_use).map_err(told)?.len();
+        let images = self.store.retain(in_use).map_err(told)?.len();
+        let mut upload_bytes = 0;
         for project in table.of_kind("project") {
             let inside = project.inner_scope();
             let releases = table.below(&inside).filter(|row| row.kind == "release");
-            let manifests = releases.filter_map(|row| row.spec["image"].as_str()?.strip_prefix("upload:")?.parse().ok());
+            let manifests =
+                releases.filter_map(|row| row.spec["image"].as_str()?.strip_prefix("upload:")?.parse().ok());
             let kept = manifests.collect();
-            removed += self.uploads.sweep(project.id.as_str(), &kept, UPLOAD_AGE_MIN).map_err(told)? as usize;
+            upload_bytes += self.uploads.sweep(project.id.as_str(), &kept, UPLOAD_AGE_MIN).map_err(told)?;
         }
-        Ok(removed)
+        Ok(Collected { images, upload_bytes })
     }
 
     async fn source(&self, reference: &Reference, project: &Id) -> Result<Arc<dyn Source>, Error> {

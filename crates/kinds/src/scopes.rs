@@ -30,7 +30,8 @@ impl Machine for Scoped {
         }
         let inner = row.inner_scope();
         let inside: Vec<_> = table.iter().filter(|other| other.scope == inner).collect();
-        let steps = inside.iter().filter(|other| !other.deleting()).map(|other| Step::Delete(other.id.clone())).collect();
+        let steps =
+            inside.iter().filter(|other| !other.deleting()).map(|other| Step::Delete(other.id.clone())).collect();
         let next = if inside.is_empty() { Next::Done } else { Next::Wait };
         let reason = model::Reason::waiting("removing", format!("{} left inside", inside.len()));
         let report = Report { phase: "removing".into(), reason: Some(reason), status: serde_json::Value::Null, next };

@@ -111,7 +111,10 @@ impl Code {
     }
 
     pub const fn retryable(self) -> bool {
-        matches!(self, Code::RateLimited | Code::Unavailable | Code::ViewBehind | Code::DeadlineExceeded | Code::VersionConflict)
+        matches!(
+            self,
+            Code::RateLimited | Code::Unavailable | Code::ViewBehind | Code::DeadlineExceeded | Code::VersionConflict
+        )
     }
 
     /// The word on the wire, for example `invalid_argument`.
@@ -146,7 +149,15 @@ pub struct Error {
 
 impl Error {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), why: String::new(), hint: String::new(), field: None, reason: None, event: None }
+        Self {
+            code,
+            message: message.into(),
+            why: String::new(),
+            hint: String::new(),
+            field: None,
+            reason: None,
+            event: None,
+        }
     }
 
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -179,7 +190,8 @@ impl Error {
     /// The same thing as a row's reason.
     pub fn as_reason(&self) -> Reason {
         let code = self.reason.clone().unwrap_or_else(|| self.code.word());
-        let message = if self.why.is_empty() { self.message.clone() } else { format!("{}: {}", self.message, self.why) };
+        let message =
+            if self.why.is_empty() { self.message.clone() } else { format!("{}: {}", self.message, self.why) };
         Reason::fault(code, message, self.hint.clone())
     }
 }

@@ -38,9 +38,13 @@ pub enum Change {
         claims: Vec<String>,
     },
     /// A new wish; raises the generation.
-    SpecSet { spec: Value },
+    SpecSet {
+        spec: Value,
+    },
     /// The scheduler chose a node.
-    Assigned { node: Id },
+    Assigned {
+        node: Id,
+    },
     /// A report about a generation.
     Observed {
         generation: u64,

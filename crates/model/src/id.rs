@@ -122,7 +122,15 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in ["", "vm", "vm_", "vm_01", "VM_01J9ZP5K3W8Q7R2T4V6X8Y0A1B", "vm_01J9ZP5K3W8Q7R2T4V6X8Y0A1I", "vm_../../etc/passwd/aaaaaaaaaaa"] {
+        for text in [
+            "",
+            "vm",
+            "vm_",
+            "vm_01",
+            "VM_01J9ZP5K3W8Q7R2T4V6X8Y0A1B",
+            "vm_01J9ZP5K3W8Q7R2T4V6X8Y0A1I",
+            "vm_../../etc/passwd/aaaaaaaaaaa",
+        ] {
             assert!(text.parse::<Id>().is_err(), "{text}");
         }
     }

@@ -33,6 +33,9 @@ impl Reason {
 
     /// The same reason but for the time it began.
     pub fn same(&self, other: &Reason) -> bool {
-        self.code == other.code && self.message == other.message && self.remedy == other.remedy && self.transient == other.transient
+        self.code == other.code
+            && self.message == other.message
+            && self.remedy == other.remedy
+            && self.transient == other.transient
     }
 }

@@ -70,14 +70,32 @@ pub enum Verb {
         owner: Option<Id>,
     },
     /// Replaces the wish. A spec equal to the present one changes nothing.
-    SetSpec { id: Id, spec: Value, if_version: Option<u64> },
-    Assign { id: Id, node: Id },
+    SetSpec {
+        id: Id,
+        spec: Value,
+        if_version: Option<u64>,
+    },
+    Assign {
+        id: Id,
+        node: Id,
+    },
     /// A report. One that says nothing new changes nothing.
-    Observe { id: Id, generation: u64, phase: String, reason: Option<Reason>, status: Value },
+    Observe {
+        id: Id,
+        generation: u64,
+        phase: String,
+        reason: Option<Reason>,
+        status: Value,
+    },
     /// Asks the row to go. Asking twice changes nothing.
-    Delete { id: Id, if_version: Option<u64> },
+    Delete {
+        id: Id,
+        if_version: Option<u64>,
+    },
     /// The row is gone: nothing is left to remove.
-    Remove { id: Id },
+    Remove {
+        id: Id,
+    },
 }
 
 /// Verbs that are accepted together or not at all. Each is about another row.
@@ -175,7 +193,7 @@ impl Door {
     /// taken name or claim; `idempotency_key_reuse`; `unavailable` when the store does not answer, in which case
     /// the command may have been accepted and asking again with the same idempotency key tells.
     pub async fn submit(&self, command: Command) -> Result<Receipt, Error> {
-        let digest = self.digest(&command);
+        let digest = digest(&command);
         for _ in 0..RACES_MAX {
             if let Some(answer) = log::answered(&*self.store, &command.origin, &digest).await? {
                 return Ok(answer);
@@ -191,14 +209,14 @@ impl Door {
         }
         Err(Error::new(Code::Unavailable, "too many changes at once to the same rows").hint("ask again"))
     }
+}
 
-    /// A digest of what is asked, to tell a repeated request from another one with the same key.
-    fn digest(&self, command: &Command) -> String {
-        use base64::Engine as _;
-        let mut hash = Sha256::new();
-        for verb in &command.verbs {
-            hash.update(format!("{verb:?}\n"));
-        }
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash.finalize())
+/// A digest of what is asked, to tell a repeated request from another one with the same key.
+fn digest(command: &Command) -> String {
+    use base64::Engine as _;
+    let mut hash = Sha256::new();
+    for verb in &command.verbs {
+        hash.update(format!("{verb:?}\n"));
     }
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash.finalize())
 }

@@ -38,7 +38,8 @@ impl<'a> Draft<'a> {
             Verb::Assign { id, node } => {
                 let stored = self.existing(id, None).await?;
                 if stored.row.node.as_ref() == Some(node) {
-                    return self.unchanged(stored);
+                    self.rows.push(stored.row);
+                    return Ok(());
                 }
                 self.change(stored, Change::Assigned { node: node.clone() })
             }
@@ -46,7 +47,8 @@ impl<'a> Draft<'a> {
                 let stored = self.existing(id, None).await?;
                 let row = &stored.row;
                 if *generation < row.observed_generation {
-                    return self.unchanged(stored);
+                    self.rows.push(stored.row);
+                    return Ok(());
                 }
                 let mut reason = reason.clone();
                 if let Some(reason) = &mut reason {
@@ -58,7 +60,8 @@ impl<'a> Draft<'a> {
                     && reason == row.reason
                     && *status == row.status;
                 if same {
-                    return self.unchanged(stored);
+                    self.rows.push(stored.row);
+                    return Ok(());
                 }
                 let status = status.clone();
                 let change = Change::Observed { generation: *generation, phase: phase.clone(), reason, status };
@@ -67,7 +70,8 @@ impl<'a> Draft<'a> {
             Verb::Delete { id, if_version } => {
                 let stored = self.existing(id, *if_version).await?;
                 if stored.row.deleting() {
-                    return self.unchanged(stored);
+                    self.rows.push(stored.row);
+                    return Ok(());
                 }
                 let below = rows::below(&**self.cx.door.store(), &stored.row).await?;
                 self.kind(&stored.row.kind)?.admit_delete(&stored.row, &below)?;
@@ -110,7 +114,8 @@ impl<'a> Draft<'a> {
         let contract = kind.contract();
         if !contract.levels.contains(&scope.level()) {
             let levels: Vec<_> = contract.levels.iter().map(|level| level.noun()).collect();
-            let message = format!("a {kind_name} lives in: {}; this scope is: {}", levels.join(", "), scope.level().noun());
+            let message =
+                format!("a {kind_name} lives in: {}; this scope is: {}", levels.join(", "), scope.level().noun());
             return Err(Error::invalid("scope", message));
         }
         self.require_scope(scope).await?;
@@ -160,7 +165,8 @@ impl<'a> Draft<'a> {
         let wish = Wish { id, scope: &row.scope, name: &row.name, spec, before: Some(row) };
         let admitted = self.kind(&row.kind)?.admit(self.cx, wish).await?;
         if admitted.spec == row.spec && admitted.sealed.is_none() {
-            return self.unchanged(stored);
+            self.rows.push(stored.row);
+            return Ok(());
         }
         self.seal(id, &admitted);
         self.change(stored, Change::SpecSet { spec: admitted.spec })
@@ -197,11 +203,6 @@ impl<'a> Draft<'a> {
         let next = next.ok_or_else(|| Error::internal("a changed row is there"))?;
         self.when.push(Compare::mod_is(stored.key.clone(), stored.revision));
         self.write(stored.key, next, &event)
-    }
-
-    fn unchanged(&mut self, stored: Stored) -> Result<(), Error> {
-        self.rows.push(stored.row);
-        Ok(())
     }
 
     fn write(&mut self, key: bytes::Bytes, row: Row, event: &Event) -> Result<(), Error> {

@@ -23,10 +23,19 @@ const NAMES_MAX: u32 = 1000;
 
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    Create { name: String, spec: vm::Wanted },
-    Route { name: String, spec: route::Spec },
+    Create {
+        name: String,
+        spec: vm::Wanted,
+    },
+    Route {
+        name: String,
+        spec: route::Spec,
+    },
     /// Asks an instance to go. `why` is for the log.
-    Delete { id: Id, why: &'static str },
+    Delete {
+        id: Id,
+        why: &'static str,
+    },
 }
 
 /// Everything a plan looks at, read out of the table once.
@@ -74,8 +83,7 @@ pub fn plan(row: &Row, table: &Table, now_ms: u64, settings: &Settings) -> Plan<
 }
 
 fn still(row: &Row, next: Next) -> Plan<Step> {
-    let report =
-        Report { phase: row.phase.clone(), reason: row.reason.clone(), status: row.status.clone(), next };
+    let report = Report { phase: row.phase.clone(), reason: row.reason.clone(), status: row.status.clone(), next };
     Plan { steps: Vec::new(), report }
 }
 
@@ -170,7 +178,9 @@ impl<'a> View<'a> {
         if all_ready {
             let known = |spec: &vm::Spec| self.release.manifest.processes.contains_key(&spec.process);
             let stray = self.instances.iter().filter(|(_, spec)| !known(spec));
-            steps.extend(stray.map(|(vm, _)| Step::Delete { id: vm.id.clone(), why: "its process is not in the release" }));
+            steps.extend(
+                stray.map(|(vm, _)| Step::Delete { id: vm.id.clone(), why: "its process is not in the release" }),
+            );
         }
         self.describe(&standing, &mut status, settings);
         let moved = all_ready && steps.is_empty() && self.traffic_moved(&standing);
@@ -179,7 +189,7 @@ impl<'a> View<'a> {
         } else if moved {
             ("live", None)
         } else {
-            (if live { "live" } else { "rolling" }, Some(self.waiting(&standing, all_ready)))
+            (if live { "live" } else { "rolling" }, Some(Self::waiting(&standing, all_ready)))
         };
         let next = if moved {
             Next::Done
@@ -188,7 +198,7 @@ impl<'a> View<'a> {
         } else {
             let age = self.now_ms.saturating_sub(self.row.created_ms);
             if age >= ROLLOUT_MS_MAX {
-                return self.ended(self.too_slow(&standing));
+                return self.ended(Self::too_slow(&standing));
             }
             Next::After(ROLLOUT_MS_MAX - age)
         };
@@ -205,16 +215,18 @@ impl<'a> View<'a> {
         report("failed", Some(Reason { message, ..reason }), &self.status, Next::Done)
     }
 
-    fn too_slow(&self, standing: &[Standing<'_>]) -> Reason {
+    fn too_slow(standing: &[Standing<'_>]) -> Reason {
         let blocker = standing.iter().flat_map(|process| &process.own).find(|instance| !ready(instance));
         let (code, what, remedy) = match blocker.and_then(|(vm, _)| Some((vm, vm.reason.as_ref()?))) {
-            Some((vm, reason)) => (reason.code.clone(), format!("{}: {}", vm.name, reason.message), reason.remedy.clone()),
+            Some((vm, reason)) => {
+                (reason.code.clone(), format!("{}: {}", vm.name, reason.message), reason.remedy.clone())
+            }
             None => ("rollout_timeout".to_owned(), "no instance says why".to_owned(), String::new()),
         };
         Reason::fault(code, format!("not ready within 10 minutes; {what}"), remedy)
     }
 
-    fn waiting(&self, standing: &[Standing<'_>], all_ready: bool) -> Reason {
+    fn waiting(standing: &[Standing<'_>], all_ready: bool) -> Reason {
         if all_ready {
             return Reason::waiting("traffic_moving", "the new instances are ready; traffic moves to them");
         }

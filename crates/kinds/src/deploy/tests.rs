@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::contract::Status;
 use super::plan::{REPLACEMENTS_MAX, ROLLOUT_MS_MAX, Step, plan};
+use crate::route;
 use crate::settings::Settings;
 use crate::testing::{cloud, row};
-use crate::route;
 
 const NOW: u64 = 1_000_000;
 
@@ -23,10 +23,7 @@ fn settings() -> Settings {
         domain: "vt.localhost".into(),
         http_port: 8080,
         tls_port: None,
-        prefixes: novanet::Prefixes {
-            v4: "10.240.0.0/12".parse().unwrap(),
-            v6: "fd00:1:2::/48".parse().unwrap(),
-        },
+        prefixes: novanet::Prefixes { v4: "10.240.0.0/12".parse().unwrap(), v6: "fd00:1:2::/48".parse().unwrap() },
         mtu: 1420,
         dns: Vec::new(),
     }
@@ -54,7 +51,7 @@ impl Cloud {
         for number in [1, 2] {
             let mut release = row(&app.inner_scope(), "rel", number);
             release.kind = "release".into();
-            let digest = format!("sha256:{:064x}", number);
+            let digest = format!("sha256:{number:064x}");
             release.spec = json!({
                 "number": number,
                 "image": "registry.example/shop",
@@ -152,7 +149,10 @@ fn it_is_live_once_all_are_ready_and_traffic_has_moved() {
     cloud.vm(2, &deploy, 1, "ready");
     cloud.route(&[1]);
     let (steps, report, _) = cloud.plan(&deploy);
-    assert_eq!((steps.len(), report.phase.as_str(), report.reason.unwrap().code.as_str()), (0, "rolling", "traffic_moving"));
+    assert_eq!(
+        (steps.len(), report.phase.as_str(), report.reason.unwrap().code.as_str()),
+        (0, "rolling", "traffic_moving")
+    );
     cloud.rows.pop();
     cloud.route(&[1, 2]);
     let (steps, report, status) = cloud.plan(&deploy);
@@ -209,7 +209,8 @@ fn never_fewer_ready_than_desired_and_never_more_than_one_above() {
                 vm.phase = "ready".into();
             }
         }
-        let releases: Vec<_> = cloud.rows.iter().filter(|row| row.kind == "vm").map(|vm| vm.spec["release"].clone()).collect();
+        let releases: Vec<_> =
+            cloud.rows.iter().filter(|row| row.kind == "vm").map(|vm| vm.spec["release"].clone()).collect();
         assert_eq!(releases.len(), desired as usize);
         assert!(releases.iter().all(|release| *release == json!(Id::from_bits("rel", 2))));
     }

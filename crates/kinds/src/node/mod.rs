@@ -47,8 +47,8 @@ impl Kind for Node {
         // Looks at folders, so away from the tasks that serve.
         let collected = tokio::task::spawn_blocking(move || images.collect(&table, &node)).await;
         match collected.map_err(|error| Error::internal(error.to_string()))? {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "images and uploads that nobody needs were removed"),
+            Ok(collected) if collected == crate::images::Collected::default() => {}
+            Ok(collected) => tracing::info!(?collected, "what nobody needs any more was removed"),
             Err(error) => tracing::warn!(%error, "images could not be cleaned up"),
         }
         let facts = engines.machines.facts();

@@ -27,10 +27,7 @@ pub fn contract() -> &'static Contract {
         spec: || schema_for!(Spec),
         status: || schema_for!(()),
         phases: &["pending", "ready", "removing"],
-        columns: &[
-            Column { title: "PHASE", pointer: "/phase" },
-            Column { title: "NETWORK", pointer: "/spec/network" },
-        ],
+        columns: &[Column { title: "PHASE", pointer: "/phase" }, Column { title: "NETWORK", pointer: "/spec/network" }],
         streams: &[],
         example: || serde_json::json!({}),
     };

@@ -42,7 +42,9 @@ impl Kind for Project {
         let newest = taken.iter().filter_map(|(claim, _)| claim.rsplit('/').next()?.parse::<u16>().ok()).max();
         let number = newest.map_or(0, |newest| newest + 1);
         if number > NUMBER_MAX {
-            return Err(Error::new(Code::Conflict, "all 4096 network numbers have been given out").reason("ipam_exhausted"));
+            return Err(
+                Error::new(Code::Conflict, "all 4096 network numbers have been given out").reason("ipam_exhausted")
+            );
         }
         spec.network = Some(number);
         Ok(Admitted { claims: vec![format!("{NUMBERS}{number:05}")], ..Admitted::spec(&spec)? })

@@ -44,14 +44,17 @@ impl Kind for Release {
         let wanted: Wanted = read("spec", &wish.spec)?;
         wanted.manifest.validate()?;
         refuse_unsupported(&wanted.manifest)?;
-        let images = self.images.as_ref().ok_or_else(|| Error::new(Code::Unavailable, "no images can be resolved here"))?;
+        let images =
+            self.images.as_ref().ok_or_else(|| Error::new(Code::Unavailable, "no images can be resolved here"))?;
         let project = wish.scope.id(Level::Project).ok_or_else(|| Error::internal("a release lives in a project"))?;
         let resolved = images.resolve(&wanted.image, project).await?;
         for (name, process) in &wanted.manifest.processes {
             if process.command.is_empty() && resolved.config.entrypoint.is_empty() && resolved.config.cmd.is_empty() {
                 let field = format!("spec.manifest.processes.{name}.command");
                 let message = format!("the image has neither entrypoint nor command, and process `{name}` names none");
-                return Err(Error::invalid(field, message).hint("set `command = [\"/path/to/program\"]`").reason("no_entrypoint"));
+                return Err(Error::invalid(field, message)
+                    .hint("set `command = [\"/path/to/program\"]`")
+                    .reason("no_entrypoint"));
             }
         }
         let claimed = format!("retired/release/{}/", wish.scope);
@@ -69,11 +72,8 @@ impl Kind for Release {
 
     async fn turn(&self, turn: &Turn) -> Result<Report, Error> {
         let spec: Spec = read("spec", &turn.row.spec)?;
-        let status = Status {
-            number: spec.number,
-            digest: spec.resolved.digest.to_string(),
-            manifest_hash: spec.manifest_hash,
-        };
+        let status =
+            Status { number: spec.number, digest: spec.resolved.digest.to_string(), manifest_hash: spec.manifest_hash };
         let status = serde_json::to_value(status).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Report { status, ..Report::ready() })
     }

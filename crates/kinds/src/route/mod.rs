@@ -71,7 +71,9 @@ pub struct Seen {
 pub enum Step {
     Apply(fiberlb::Desired),
     /// Ends what a backend still had in flight: its machine is gone, and nothing will be answered.
-    Cut { backend: String },
+    Cut {
+        backend: String,
+    },
 }
 
 #[async_trait]
@@ -133,9 +135,10 @@ impl Machine for Route {
                 return Ok(());
             }
         };
-        let applied = ingress.apply(desired.clone()).await.map_err(|error| {
-            Error::new(Code::Failed, error.to_string()).hint(error.hint()).reason(error.code())
-        })?;
+        let applied = ingress
+            .apply(desired.clone())
+            .await
+            .map_err(|error| Error::new(Code::Failed, error.to_string()).hint(error.hint()).reason(error.code()))?;
         // A table that a newer one overtook is not in force; the next look at the rows makes the newer one.
         if applied.outcome != fiberlb::Outcome::Stale {
             let mut last = self.applied.lock();

@@ -6,8 +6,8 @@ use model::{Error, Id};
 use reconcile::Table;
 use reconcile::kind::read;
 
-use super::contract::{Mode, Spec};
 use super::Seen;
+use super::contract::{Mode, Spec};
 use crate::settings::Settings;
 use crate::vm;
 
@@ -28,7 +28,8 @@ pub fn check(spec: &Spec) -> Result<String, Error> {
             })?;
             fiberlb::host::check(host).map_err(|problem| {
                 let nearest = fiberlb::host::normal(host);
-                Error::invalid("spec.host", format!("`{host}` is not a host name: {problem}")).hint(format!("the nearest form is `{nearest}`"))
+                Error::invalid("spec.host", format!("`{host}` is not a host name: {problem}"))
+                    .hint(format!("the nearest form is `{nearest}`"))
             })?;
             let mode = if spec.mode == Mode::Http { "http" } else { "tls" };
             Ok(format!("host/{mode}/{host}"))
@@ -38,7 +39,10 @@ pub fn check(spec: &Spec) -> Result<String, Error> {
                 return Err(Error::invalid("spec.host", "`spec.host` is for modes http and tls").hint("leave it out"));
             }
             let port = spec.listen_port.ok_or_else(|| {
-                Error::invalid("spec.listen_port", "`spec.listen_port` is missing: a route of mode tcp needs a port to listen on")
+                Error::invalid(
+                    "spec.listen_port",
+                    "`spec.listen_port` is missing: a route of mode tcp needs a port to listen on",
+                )
             })?;
             if let Some(why) = fiberlb::denied(port) {
                 return Err(Error::invalid("spec.listen_port", format!("port {port} cannot be had: {why}")));

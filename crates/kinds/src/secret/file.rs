@@ -20,7 +20,10 @@ const PREFIX: &str = "base64:";
 /// Checks keys and values against the limits of the format. Errors name the key, never a value.
 pub fn check(values: &BTreeMap<String, String>) -> Result<(), Error> {
     if values.len() > KEYS_MAX {
-        return Err(Error::invalid("spec.set", format!("a bundle holds at most {KEYS_MAX} keys, this has {}", values.len())));
+        return Err(Error::invalid(
+            "spec.set",
+            format!("a bundle holds at most {KEYS_MAX} keys, this has {}", values.len()),
+        ));
     }
     for (key, value) in values {
         let shown: String = key.chars().take(KEY_BYTES_MAX).collect();
@@ -28,22 +31,28 @@ pub fn check(values: &BTreeMap<String, String>) -> Result<(), Error> {
         let first = key.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
         let rest = key.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
         if !first || !rest || key.len() > KEY_BYTES_MAX {
-            let nearest: String = key.to_ascii_uppercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-            let message = format!("`{shown}` is not a key: use A-Z, 0-9 and _, at most {KEY_BYTES_MAX}, not beginning with a digit");
+            let nearest: String =
+                key.to_ascii_uppercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let message = format!(
+                "`{shown}` is not a key: use A-Z, 0-9 and _, at most {KEY_BYTES_MAX}, not beginning with a digit"
+            );
             return Err(Error::invalid(field, message).hint(format!("the nearest right form is `{nearest}`")));
         }
-        let (bytes, limit) = if plain(value) {
-            (value.len(), VALUE_BYTES_MAX)
-        } else {
-            (value.len().div_ceil(3) * 4, BASE64_BYTES_MAX)
-        };
+        let (bytes, limit) =
+            if plain(value) { (value.len(), VALUE_BYTES_MAX) } else { (value.len().div_ceil(3) * 4, BASE64_BYTES_MAX) };
         if bytes > limit {
-            return Err(Error::invalid(field, format!("the value of `{key}` takes {bytes} bytes, at most {limit} are allowed")));
+            return Err(Error::invalid(
+                field,
+                format!("the value of `{key}` takes {bytes} bytes, at most {limit} are allowed"),
+            ));
         }
     }
     let bytes = render(values).len();
     if bytes > FILE_BYTES_MAX {
-        return Err(Error::invalid("spec.set", format!("the bundle takes {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")));
+        return Err(Error::invalid(
+            "spec.set",
+            format!("the bundle takes {bytes} bytes, at most {FILE_BYTES_MAX} are allowed"),
+        ));
     }
     Ok(())
 }

@@ -40,7 +40,10 @@ pub async fn open(
     id: &Id,
     version: u64,
 ) -> Result<BTreeMap<String, String>, Error> {
-    let lost = || Error::new(Code::Failed, format!("version {version} of the secret bundle cannot be opened")).reason("secrets_missing");
+    let lost = || {
+        Error::new(Code::Failed, format!("version {version} of the secret bundle cannot be opened"))
+            .reason("secrets_missing")
+    };
     let sealed = door.sealed(id, version).await?.ok_or_else(lost)?;
     let plain = sealer.open(&place(scope, id, version), &sealed).map_err(|error| lost().why(error.to_string()))?;
     serde_json::from_slice(&plain).map_err(|_| lost())
@@ -66,7 +69,9 @@ pub async fn require(cx: Admission<'_>, scope: &Scope, release: &Row) -> Result<
     let found = reconcile::rows::list(&**cx.door.store(), scope, "secret", None, 1, |row| row.scope == *scope).await?;
     if found.rows.is_empty() {
         let message = format!("process `{process}` requires secrets, and this env has none");
-        return Err(Error::new(Code::PreconditionFailed, message).hint("vt secrets set KEY=-").reason("secrets_missing"));
+        return Err(Error::new(Code::PreconditionFailed, message)
+            .hint("vt secrets set KEY=-")
+            .reason("secrets_missing"));
     }
     Ok(())
 }

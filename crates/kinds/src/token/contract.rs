@@ -38,10 +38,12 @@ pub fn contract() -> &'static Contract {
             Column { title: "EXPIRES", pointer: "/spec/expires_ms" },
         ],
         streams: &[],
-        example: || serde_json::json!({
-            "hash": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            "read_only": true,
-        }),
+        example: || {
+            serde_json::json!({
+                "hash": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "read_only": true,
+            })
+        },
     };
     &CONTRACT
 }

@@ -18,8 +18,11 @@ fn claim(hash: &str) -> Result<String, Error> {
         hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     });
     let hex = hex.ok_or_else(|| {
-        Error::invalid("spec.hash", "`spec.hash` is not a SHA-256: expected `sha256:` and 64 lower-case hexadecimal digits")
-            .hint("send the hash of the token's text, never the text")
+        Error::invalid(
+            "spec.hash",
+            "`spec.hash` is not a SHA-256: expected `sha256:` and 64 lower-case hexadecimal digits",
+        )
+        .hint("send the hash of the token's text, never the text")
     })?;
     Ok(format!("token/{hex}"))
 }

@@ -18,8 +18,9 @@ pub async fn admit(cx: Admission<'_>, wish: Wish<'_>) -> Result<Admitted, Error>
     let app = wish.scope.at(Level::App);
     let found = cx.door.get(&wanted.release).await?;
     let found = found.filter(|row| row.kind == "release" && Some(&row.scope) == app.as_ref());
-    let found = found.ok_or_else(|| {
-        Error { field: Some("spec.release".into()), ..Error::not_found(format!("release {}", wanted.release)) }
+    let found = found.ok_or_else(|| Error {
+        field: Some("spec.release".into()),
+        ..Error::not_found(format!("release {}", wanted.release))
     })?;
     let release: release::Spec = read("spec", &found.spec)?;
     let process = release.manifest.processes.get(&wanted.process).ok_or_else(|| {
@@ -30,7 +31,9 @@ pub async fn admit(cx: Admission<'_>, wish: Wish<'_>) -> Result<Admitted, Error>
     let secrets = bundle(cx, &wish).await?;
     if process.secrets.required && secrets.is_none() {
         let message = format!("process `{}` requires secrets, and this env has none", wanted.process);
-        return Err(Error::new(Code::PreconditionFailed, message).hint("vt secrets set KEY=-").reason("secrets_missing"));
+        return Err(Error::new(Code::PreconditionFailed, message)
+            .hint("vt secrets set KEY=-")
+            .reason("secrets_missing"));
     }
     let (network, claim) = address(cx, &wish).await?;
     let names = scope_names(cx, &wish).await?;
@@ -104,7 +107,8 @@ pub fn expand(
     env.insert("VT_INSTANCE".into(), name.to_owned());
     env.insert("VT_RELEASE".into(), release.number.to_string());
     env.extend(effective.vars.clone());
-    let or_image = |own: &Option<String>, image: &Option<String>| own.clone().or_else(|| image.clone()).unwrap_or_default();
+    let or_image =
+        |own: &Option<String>, image: &Option<String>| own.clone().or_else(|| image.clone()).unwrap_or_default();
     Spec {
         release: wanted.release.clone(),
         process: wanted.process.clone(),

@@ -49,12 +49,20 @@ pub enum Guest {
     /// Nothing was heard of PID 1 yet, or it is being configured.
     Booting,
     /// The process runs; its health check has not passed yet.
-    Started { detail: Option<String> },
+    Started {
+        detail: Option<String>,
+    },
     Ready,
     /// The process ended, and will be started again.
-    Restarting { code: &'static str, detail: String },
+    Restarting {
+        code: &'static str,
+        detail: String,
+    },
     /// The guest gave up: a reason code and a sentence.
-    Failed { code: String, detail: String },
+    Failed {
+        code: String,
+        detail: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -82,12 +90,18 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
             return said("failed", Some(reason.clone()), &status, Next::Wait, Vec::new());
         }
         let reason = row.reason.clone().filter(|reason| reason.code != "pending");
-        let reason = reason.unwrap_or_else(|| Reason::waiting("starting", "image, network and hypervisor are being prepared"));
+        let reason =
+            reason.unwrap_or_else(|| Reason::waiting("starting", "image, network and hypervisor are being prepared"));
         return said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start]);
     };
     if row.phase == "failed" && machine.boot_id == status.boot_id {
         // Kept as it is, for people to look at; whoever owns it decides.
-        let report = Report { phase: row.phase.clone(), reason: row.reason.clone(), status: row.status.clone(), next: Next::Wait };
+        let report = Report {
+            phase: row.phase.clone(),
+            reason: row.reason.clone(),
+            status: row.status.clone(),
+            next: Next::Wait,
+        };
         return Plan { steps: Vec::new(), report };
     }
     if let Some((code, detail)) = machine.ended.as_ref().filter(|_| !machine.running) {
@@ -121,7 +135,8 @@ fn running(row: &Row, machine: &Machine, mut status: Status, now_ms: u64) -> Pla
             said("failed", Some(Reason::fault(code, detail, remedy)), &status, Next::Wait, Vec::new())
         }
         Guest::Restarting { code, detail } => {
-            let reason = Reason { transient: true, ..Reason::fault(*code, detail, format!("vt logs --vm {}", row.name)) };
+            let reason =
+                Reason { transient: true, ..Reason::fault(*code, detail, format!("vt logs --vm {}", row.name)) };
             said("running", Some(reason), &status, next, Vec::new())
         }
         Guest::Booting if in_time => {
@@ -136,8 +151,10 @@ fn running(row: &Row, machine: &Machine, mut status: Status, now_ms: u64) -> Pla
             let detail = detail.clone().unwrap_or_else(|| "no check has passed yet".to_owned());
             if in_time || row.phase == "ready" {
                 // Ready once and not now: traffic goes elsewhere, and it may come back by itself.
-                let waiting = Reason::waiting("healthcheck_pending", format!("the health check has not passed: {detail}"));
-                let failing = Reason::fault("healthcheck_failed", format!("the health check fails: {detail}"), "vt logs");
+                let waiting =
+                    Reason::waiting("healthcheck_pending", format!("the health check has not passed: {detail}"));
+                let failing =
+                    Reason::fault("healthcheck_failed", format!("the health check fails: {detail}"), "vt logs");
                 let reason = if status.last_failure.is_none() && in_time { waiting } else { failing };
                 return said("running", Some(reason), &status, next, Vec::new());
             }

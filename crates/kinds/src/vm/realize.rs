@@ -191,7 +191,11 @@ fn guest_network(
     guest::Network {
         mac: place.mac.to_string(),
         v4: Some(guest::V4 { address: place.v4, prefix: network.v4.prefix_len(), gateway: Some(network.gateway_v4) }),
-        v6: Some(guest::V6 { address: place.v6, prefix: network.v6.prefix_len(), gateway: Some(network.gateway_link_local) }),
+        v6: Some(guest::V6 {
+            address: place.v6,
+            prefix: network.v6.prefix_len(),
+            gateway: Some(network.gateway_link_local),
+        }),
         dns: engines.settings.dns.clone(),
         mtu: engines.settings.mtu,
     }
@@ -279,9 +283,10 @@ fn guest_of(state: &guest::State) -> Guest {
             let text = with_exit(&format!("the process does not stay up after {} restarts", state.restarts));
             Guest::Failed { code: word("crash_loop_backoff").into(), detail: text }
         }
-        guest::Phase::Backoff => {
-            Guest::Restarting { code: word("workload_exited"), detail: with_exit("the process ended and is started again") }
-        }
+        guest::Phase::Backoff => Guest::Restarting {
+            code: word("workload_exited"),
+            detail: with_exit("the process ended and is started again"),
+        },
         guest::Phase::Completed => {
             let text = with_exit("the process ended, and its restart policy does not start it again");
             Guest::Failed { code: "workload_completed".into(), detail: text }

@@ -78,7 +78,8 @@ fn a_machine_that_is_not_ready_in_time_has_failed() {
 
 #[test]
 fn a_hypervisor_that_ended_is_started_again_and_not_for_ever() {
-    let ended = Machine { running: false, ended: Some(("vmm_killed".into(), "signal 9".into())), ..machine(Guest::Booting) };
+    let ended =
+        Machine { running: false, ended: Some(("vmm_killed".into(), "signal 9".into())), ..machine(Guest::Booting) };
     let seen = Seen { machine: Some(ended), addresses: (None, None) };
     let plan = planned(&vm("ready"), &seen);
     assert_eq!((plan.steps, said(&plan.report)), (vec![Step::Start], ("starting", Some("vmm_killed"))));
@@ -97,7 +98,8 @@ fn a_start_that_cannot_succeed_is_given_up() {
     assert_eq!(said(&planned(&broken, &nothing).report), ("failed", Some("image_layer_invalid")));
     broken.reason = Some(Reason { since_ms: NOW, ..Reason::fault("image_pull_failed", "no answer", "") });
     assert_eq!(planned(&broken, &nothing).steps, [Step::Start], "that may pass");
-    broken.reason = Some(Reason { since_ms: NOW - START_FAULT_MS_MAX, ..Reason::fault("image_pull_failed", "no answer", "") });
+    broken.reason =
+        Some(Reason { since_ms: NOW - START_FAULT_MS_MAX, ..Reason::fault("image_pull_failed", "no answer", "") });
     assert_eq!(said(&planned(&broken, &nothing).report), ("failed", Some("image_pull_failed")));
 }
 

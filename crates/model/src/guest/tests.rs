@@ -94,7 +94,7 @@ fn a_long_message_takes_several_frames_and_comes_as_one() {
 #[test]
 fn a_message_without_end_is_dropped_and_the_next_one_read() {
     let mut piece = Vec::new();
-    encode(Kind::Control, 0, &[b'x'; PAYLOAD_MAX], &mut piece);
+    encode(Kind::Control, 0, &vec![b'x'; PAYLOAD_MAX], &mut piece);
     // Set the flag and mend the header's checksum.
     piece[5] = FLAG_MORE;
     let header = crc32(&piece[..20]);

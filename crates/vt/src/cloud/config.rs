@@ -71,6 +71,7 @@ pub struct Shown {
     pub key: String,
     pub value: String,
     pub origin: String,
+    pub about: &'static str,
 }
 
 /// All values, typed.
@@ -222,6 +223,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
         key: key.clone(),
         value: value.clone(),
         origin: origin.to_string(),
+        about: SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.about),
     });
     Ok(Config {
         data_dir: std::path::absolute(&values["data_dir"].0)

@@ -50,8 +50,9 @@ pub async fn open_or_create(path: &Path, config: &Config) -> Result<Identity, Er
         }
         return Ok(identity);
     }
-    let [a, b, c, d, e] = random::bytes::<5>();
-    let drawn = format!("fd{a:02x}:{b:02x}{c:02x}:{d:02x}{e:02x}::/48").parse().map_err(|error| io(&error))?;
+    let global = random::hex(5);
+    let drawn = format!("fd{}:{}:{}::/48", &global[..2], &global[2..6], &global[6..]);
+    let drawn = drawn.parse().map_err(|error| io(&error))?;
     let name =
         config.node_name.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let tag = random::hex(3);

@@ -78,7 +78,7 @@ pub async fn up(args: crate::cli::up::UpArgs) -> Result<(), Error> {
     let request = Request { config_files: args.config.into_iter().collect(), flags };
     let clock = world::Clock::real();
     let began = clock.monotonic();
-    let say = |step: &str| eprintln!("  {:>5.1} s  {step}", (clock.monotonic() - began).as_secs_f64());
+    let say = |step: &str| eprintln!("  {:>5.1} s  {step}", clock.monotonic().saturating_sub(began).as_secs_f64());
     run(request, &say, greet).await
 }
 

@@ -3,12 +3,8 @@
 use model::{Code, Error};
 
 /// Programs that the cloud runs, with the Debian package each comes in.
-pub const PROGRAMS: &[(&str, &str)] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("nft", "nftables"),
-    ("mkfs.erofs", "erofs-utils"),
-    ("mkfs.ext4", "e2fsprogs"),
-];
+pub const PROGRAMS: &[(&str, &str)] =
+    &[("qemu-system-x86_64", "qemu-system-x86"), ("nft", "nftables"), ("mkfs.ext4", "e2fsprogs")];
 
 /// Refuses to start where it could not work.
 pub fn check() -> Result<(), Error> {

@@ -131,19 +131,9 @@ fn the_machine_is_looked_at_in_every_format() {
     assert_eq!(doctor.code == 0, found["ok"] == true);
     let names: Vec<&str> =
         found["findings"].as_array().unwrap().iter().map(|finding| finding["name"].as_str().unwrap()).collect();
-    for name in [
-        "root",
-        "memory",
-        "disk",
-        "kvm",
-        "cgroups",
-        "ipv6",
-        "tun",
-        "qemu-system-x86_64",
-        "nft",
-        "mkfs.ext4",
-        "api",
-    ] {
+    for name in
+        ["root", "memory", "disk", "kvm", "cgroups", "ipv6", "tun", "qemu-system-x86_64", "nft", "mkfs.ext4", "api"]
+    {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
     for finding in found["findings"].as_array().unwrap() {

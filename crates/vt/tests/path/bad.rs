@@ -47,7 +47,7 @@ fn images(cloud: &Cloud) {
         (format!("oci:{layout}:nothing"), "entrypoint"),
         ("oci:/no/such/folder:v1".to_owned(), "/no/such/folder"),
         (format!("127.0.0.1:{}/nobody:v1", crate::cloud::free_port()), "127.0.0.1"),
-        ("not a reference".to_owned(), "not a reference"),
+        ("not a reference".to_owned(), "image.ref"),
     ] {
         let ran = cloud.vt(&folder, &["deploy", "--image", &reference]);
         assert!(ran.code != 0, "{reference} was taken");
@@ -116,7 +116,11 @@ fn starting_where_it_cannot_work(cloud: &Cloud) {
     let ran = up(&|command| {
         command.env("PATH", "/nonexistent");
     });
-    assert!(ran.code != 0 && ran.stderr.contains("apt-get install") && ran.stderr.contains("qemu-system-x86"), "{}", ran.stderr);
+    assert!(
+        ran.code != 0 && ran.stderr.contains("apt-get install") && ran.stderr.contains("qemu-system-x86"),
+        "{}",
+        ran.stderr
+    );
     // Not root.
     let vt = other.join("vt");
     fs::copy(VT, &vt).unwrap();
@@ -129,7 +133,11 @@ fn starting_where_it_cannot_work(cloud: &Cloud) {
     fs::copy(VT, &script).unwrap();
     open(&script);
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&script).args(["up", "--data-dir", "/tmp/x"]);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&script).args([
+        "up",
+        "--data-dir",
+        "/tmp/x",
+    ]);
     let ran = Ran::of(command.current_dir("/").output().unwrap());
     fs::remove_file(&script).ok();
     assert!(ran.code != 0 && ran.stderr.contains("root") && ran.stderr.contains("sudo"), "{}", ran.stderr);

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub const VT: &str = env!("CARGO_BIN_EXE_vt");
 /// The longest that a whole rollout of a few machines takes on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_mins(4);
 
 /// What keeps these tests from running here.
 pub fn missing() -> Option<String> {
@@ -21,7 +21,7 @@ pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root".into());
     }
-    let programs = ["qemu-system-x86_64", "nft", "mkfs.erofs", "umoci", "skopeo", "docker-registry", "curl", "ab"];
+    let programs = ["qemu-system-x86_64", "nft", "umoci", "skopeo", "docker-registry", "curl", "ab"];
     let gone: Vec<_> = programs.into_iter().filter(|program| which(program).is_none()).collect();
     if gone.is_empty() { None } else { Some(format!("not installed: {}", gone.join(", "))) }
 }
@@ -93,7 +93,12 @@ impl Cloud {
         fs::create_dir_all(&folder).unwrap();
         let samples = target().join("sample");
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let made = Command::new(env!("CARGO")).current_dir(root).args(["run", "--quiet", "--package", "xtask", "--", "sample"]).arg(&samples).status().unwrap();
+        let made = Command::new(env!("CARGO"))
+            .current_dir(root)
+            .args(["run", "--quiet", "--package", "xtask", "--", "sample"])
+            .arg(&samples)
+            .status()
+            .unwrap();
         assert!(made.success(), "the sample images could not be made");
         let cloud = Self {
             folder,
@@ -148,10 +153,6 @@ impl Cloud {
             let health = curl(&["-k", &format!("https://127.0.0.1:{}/ready", self.api_port)]);
             (health.code == 0 && health.stdout.contains("ready")).then_some(())
         });
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.borrow().as_ref().unwrap().id()
     }
 
     /// SIGKILL, as when the power of the process goes.
@@ -265,9 +266,10 @@ impl Cloud {
     /// Removes every app, ends the cloud, and looks that nothing is left behind.
     pub fn stop(&self) {
         if self.child.borrow().is_some() {
-            for app in self.list(&self.folder, "app") {
-                let name = app["name"].as_str().unwrap().to_owned();
-                self.vt(&self.folder, &["destroy", "--app", &name, "--yes"]);
+            let admin = self.admin();
+            let (_, apps) = self.api(&admin, "GET", "/v1/apps?limit=200", None);
+            for app in apps["items"].as_array().into_iter().flatten() {
+                self.api(&admin, "DELETE", &format!("/v1/apps/{}", app["id"].as_str().unwrap()), None);
             }
             self.eventually("all machines are gone", || qemus(&self.data()).is_empty().then_some(()));
             self.terminate();
@@ -275,18 +277,24 @@ impl Cloud {
     }
 }
 
-/// The processes of machines whose folder lies in `data`.
+/// What tells this cloud's devices and processes from another's on the same machine.
+pub fn tag(data: &Path) -> String {
+    let identity: Value = serde_json::from_slice(&fs::read(data.join("identity.json")).unwrap()).unwrap();
+    identity["tag"].as_str().unwrap().to_owned()
+}
+
+/// The processes of the machines of the cloud with this data folder.
 pub fn qemus(data: &Path) -> Vec<i32> {
-    let mark = data.join("vms").display().to_string();
+    let mark = format!("vt-{}-vm_", tag(data));
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains("qemu-system") && line.contains(&mark) {
+        if String::from_utf8_lossy(&line).contains(&mark) {
             found.push(pid);
         }
     }
+    found.sort_unstable();
     found
 }
 

@@ -30,7 +30,8 @@ fn the_guests_process_is_killed(cloud: &Cloud) {
     let (folder, url) = deployed(cloud);
     let before = vm(cloud, &folder);
     let restarts = before["status"]["restarts"].as_u64().unwrap();
-    let script = "for p in /proc/[0-9]*; do grep -q 'nginx: master' $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done; true";
+    let script =
+        "for p in /proc/[0-9]*; do grep -q 'nginx: master' $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done; true";
     cloud.vt(&folder, &["exec", "--", "sh", "-c", script]);
     let after = cloud.eventually("the process runs again", || {
         let rows = cloud.list(&folder, "vm");
@@ -49,7 +50,9 @@ fn the_hypervisor_is_killed(cloud: &Cloud) {
     let id = before["id"].as_str().unwrap();
     let pid = qemus(&cloud.data())
         .into_iter()
-        .find(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(id)))
+        .find(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(id))
+        })
         .expect("the machine's process");
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     let after = cloud.eventually("the machine runs again", || {
@@ -72,6 +75,7 @@ fn vt_is_killed(cloud: &Cloud) {
     let (folder, url) = deployed(cloud);
     let before = vm(cloud, &folder);
     let (machines, up) = (qemus(&cloud.data()), uptime(cloud, &folder));
+    assert!(!machines.is_empty());
     cloud.kill();
     assert_eq!(qemus(&cloud.data()), machines, "machines go on");
     cloud.up();
@@ -107,7 +111,14 @@ fn nothing_acknowledged_is_lost(cloud: &Cloud) {
                 let status = Command::new("curl")
                     .args(["-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
                     .arg(data.join("tls/ca.pem"))
-                    .args(["-H", &format!("Authorization: Bearer {admin}"), "-H", "Content-Type: application/json", "-d", &body])
+                    .args([
+                        "-H",
+                        &format!("Authorization: Bearer {admin}"),
+                        "-H",
+                        "Content-Type: application/json",
+                        "-d",
+                        &body,
+                    ])
                     .arg(format!("https://127.0.0.1:{api_port}/v1/apps"))
                     .output()
                     .unwrap();
@@ -128,7 +139,10 @@ fn nothing_acknowledged_is_lost(cloud: &Cloud) {
     println!("    {} creates acknowledged over {ROUNDS} kills", acknowledged.len());
     for name in &acknowledged {
         let (_, found) = cloud.api(&admin, "GET", &format!("/v1/apps?name={name}"), None);
-        let id = found["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{name} was acknowledged and is gone")).to_owned();
+        let id = found["items"][0]["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{name} was acknowledged and is gone"))
+            .to_owned();
         cloud.api(&admin, "DELETE", &format!("/v1/apps/{id}"), None);
     }
     let replay = cloud.vt(&cloud.folder, &["admin", "replay", "--json"]).ok().json();
@@ -141,13 +155,16 @@ fn everything_goes_with_destroy(cloud: &Cloud) {
     let (folder, _) = deployed(cloud);
     cloud.vt(&folder, &["destroy", "--yes"]).ok();
     cloud.eventually("the machine is gone", || qemus(&cloud.data()).is_empty().then_some(()));
-    let identity: Value = serde_json::from_slice(&fs::read(cloud.data().join("identity.json")).unwrap()).unwrap();
-    let tag = identity["tag"].as_str().unwrap().to_owned();
+    let tag = crate::cloud::tag(&cloud.data());
     cloud.eventually("no device is left", || {
         let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
         (!String::from_utf8_lossy(&links.stdout).contains(&format!("vt{tag}p"))).then_some(())
     });
     assert!(cloud.list(&folder, "vm").is_empty() && cloud.list(&folder, "route").is_empty());
-    let left = fs::read_dir(cloud.data().join("vms")).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("vm_")).count();
+    let left = fs::read_dir(cloud.data().join("vms"))
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("vm_"))
+        .count();
     assert_eq!(left, 0, "a machine's folder is left");
 }

@@ -8,7 +8,6 @@ mod app;
 mod bad;
 mod cloud;
 mod faults;
-mod guide;
 mod rollout;
 mod routes;
 mod tenancy;
@@ -23,8 +22,10 @@ type Scenario = (&'static str, fn(&Cloud));
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let scenarios: Vec<Scenario> = [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, faults::ALL, guide::ALL].concat();
-    let listed = || scenarios.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())));
+    let scenarios: Vec<Scenario> = [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, faults::ALL].concat();
+    let listed = || {
+        scenarios.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())))
+    };
     if std::env::args().any(|argument| argument == "--list") {
         for (name, _) in listed() {
             println!("{name}: test");
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
     }
-    println!("\ntest result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out\n", failed.len());
+    println!(
+        "\ntest result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out\n",
+        failed.len()
+    );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

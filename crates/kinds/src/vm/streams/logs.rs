@@ -38,7 +38,9 @@ pub async fn logs(engines: &Engines, row: &Row, parameters: &Value) -> Result<St
     };
     let query = LogQuery { tail: Some(tail), follow, since_ns: None };
     let mut lines = engines.machines.logs(row.id.as_str(), query).map_err(|error| {
-        Error::new(Code::Unavailable, error.to_string()).hint("has the machine been started? `vt status` tells").reason(error.code())
+        Error::new(Code::Unavailable, error.to_string())
+            .hint("has the machine been started? `vt status` tells")
+            .reason(error.code())
     })?;
     let (stream, far) = reconcile::stream::pair();
     let name = row.name.clone();
