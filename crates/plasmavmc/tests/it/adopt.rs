@@ -128,15 +128,19 @@ async fn another_program_under_the_old_number_is_left_alone() {
     engine.destroy("vm_on").await.unwrap();
     engine.close().await;
 
-    let mut stranger =
-        Stranger(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stranger.0.id())).unwrap();
+    let stranger = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        Stranger(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    // One that started when the record says but is not marked, and one that is marked but did not start then.
+    let unmarked = stranger("sleep", &["1000"]);
+    let marked = stranger("sh", &["-c", "while sleep 1; do :; done", record_mark(&kept).as_str()]);
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", unmarked.0.id())).unwrap();
     let ticks: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
     let mut record: serde_json::Value = serde_json::from_str(&kept).unwrap();
     assert_eq!(record["run"]["pid"], pid);
-    record["run"]["pid"] = stranger.0.id().into();
-    // Neither a false start time nor a true one without the mark on its command line makes it ours.
-    for ticks in [1, ticks] {
+    for (mut stranger, ticks) in [(unmarked, ticks), (marked, 1)] {
+        record["run"]["pid"] = stranger.0.id().into();
         record["run"]["started_ticks"] = ticks.into();
         std::fs::write(&path, record.to_string()).unwrap();
         let engine = Service::open(config.clone()).await.unwrap();
@@ -159,4 +163,9 @@ impl Drop for Stranger {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+fn record_mark(record: &str) -> String {
+    let record: serde_json::Value = serde_json::from_str(record).unwrap();
+    record["run"]["mark"].as_str().unwrap().to_owned()
 }
