@@ -103,6 +103,8 @@ impl Handle {
             machine.let_go().await;
         }
         drop(machines);
+        // Goes only when no machine is left in it.
+        self.context.hierarchy.remove_ours();
         // Tasks that were told to end hold the folder until they are polled once more; clones hold it longer.
         for _ in 0..CLOSE_ROUNDS_MAX {
             if Arc::strong_count(&self.context) == 1 {
