@@ -10,7 +10,13 @@ const OUT_DEPTH: usize = 4;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for input in ["crates/guest-init", "crates/model/Cargo.toml", "crates/model/src/guest", "crates/model/src/guest.rs", "Cargo.lock"] {
+    for input in [
+        "crates/guest-init",
+        "crates/model/Cargo.toml",
+        "crates/model/src/guest",
+        "crates/model/src/guest.rs",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     let architecture = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo names the architecture");

@@ -160,7 +160,10 @@ fn everything_goes_with_destroy(cloud: &Cloud) {
         let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
         (!String::from_utf8_lossy(&links.stdout).contains(&format!("vt{tag}p"))).then_some(())
     });
-    assert!(cloud.list(&folder, "vm").is_empty() && cloud.list(&folder, "route").is_empty());
+    for plural in ["apps", "envs", "vms", "routes", "deploys", "releases"] {
+        let (_, rows) = cloud.api(&cloud.admin(), "GET", &format!("/v1/{plural}"), None);
+        assert_eq!(rows["items"].as_array().map(Vec::len), Some(0), "{plural}: {rows}");
+    }
     let left = fs::read_dir(cloud.data().join("vms"))
         .unwrap()
         .flatten()
