@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod engines;
 pub mod env;
 pub mod images;
+mod network;
 pub mod node;
 pub mod org;
 pub mod project;

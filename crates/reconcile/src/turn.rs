@@ -133,7 +133,11 @@ pub async fn drive<M: Machine>(machine: &M, turn: &Turn) -> Result<Report, Error
         if plan.steps.is_empty() {
             return Ok(plan.report);
         }
-        publish(&turn, &plan.report).await?;
+        // A fault that is being tried again stays on record until it is mended: "trying" would hide it each time.
+        let faulty = turn.row.current() && turn.row.reason.as_ref().is_some_and(|reason| !reason.transient);
+        if !faulty {
+            publish(&turn, &plan.report).await?;
+        }
         for step in plan.steps {
             tracing::debug!(row = %turn.row.id, name = turn.row.name, ?step, "act");
             machine.act(&turn, step).await?;

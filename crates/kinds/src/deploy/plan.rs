@@ -257,7 +257,9 @@ impl<'a> View<'a> {
         status.instances.sort_by(|a, b| a.name.cmp(&b.name));
         let routes = self.table.at(&self.row.scope, "route").filter(|route| !route.deleting());
         let specs = routes.filter_map(|route| read::<route::Spec>("spec", &route.spec).ok());
-        status.url = specs.map(|spec| route::url(&spec, settings)).min();
+        // The first one made: a host that was added later does not become the app's own.
+        let mut urls = specs.map(|spec| route::url(&spec, settings));
+        status.url = urls.next();
     }
 
     /// Every route of the env sends to the wanted instances and to no others.

@@ -23,6 +23,20 @@ pub struct Status {
     pub engine_why: String,
     pub hypervisor: String,
     pub kernel: String,
+    /// One for each thing that was looked at, in order of name.
+    pub checks: Vec<Check>,
+}
+
+/// Something that was looked at on the node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    /// What is there, or what is missing.
+    pub what: String,
+    /// What would mend it; empty while `ok`.
+    pub fix: String,
 }
 
 pub fn contract() -> &'static Contract {

@@ -2,7 +2,9 @@
 
 mod contract;
 
-pub use contract::{Spec, Status, contract};
+pub use contract::{Check, Spec, Status, contract};
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use model::{Error, Row};
@@ -10,6 +12,7 @@ use reconcile::kind::{Demand, read};
 use reconcile::{Admission, Admitted, Contract, Kind, Report, Turn, Wish};
 
 use crate::engines::Engines;
+use crate::network;
 
 /// Processors are given out this many times over: instances are seldom busy at once.
 pub const CPU_OVERCOMMIT: u64 = 4;
@@ -51,14 +54,43 @@ impl Kind for Node {
             Ok(collected) => tracing::info!(?collected, "what nobody needs any more was removed"),
             Err(error) => tracing::warn!(%error, "images could not be cleaned up"),
         }
+        // A bridge or a rule that somebody took away comes back here, at the latest with the next pass.
+        network::apply(engines, turn).await?;
+        let checks = checks(&engines.network.verify().await.map_err(network::fault)?);
         let facts = engines.machines.facts();
         let status = Status {
             engine: facts.accelerator.to_owned(),
             engine_why: facts.accelerator_why,
             hypervisor: format!("{} {}", facts.engine, facts.engine_version),
             kernel: facts.kernel_version,
+            checks,
         };
         let status = serde_json::to_value(status).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Report { status, ..Report::ready() })
     }
+}
+
+/// One line per sort of check. The subjects come and go with machines, so only those that are not well are named: a
+/// node on which nothing is wrong says the same all the time, and writes nothing.
+fn checks(found: &[novanet::Check]) -> Vec<Check> {
+    let mut by_name: BTreeMap<&str, Vec<&novanet::Check>> = BTreeMap::new();
+    for check in found {
+        by_name.entry(check.name).or_default().push(check);
+    }
+    let line = |(name, checks): (&str, Vec<&novanet::Check>)| {
+        let bad: Vec<String> = checks
+            .iter()
+            .filter(|check| !check.ok)
+            .map(|check| format!("{}: {}", check.subject, check.detail))
+            .collect();
+        let ok = bad.is_empty();
+        let what = if ok { "as it should be".to_owned() } else { bad.join("; ") };
+        let fix = if ok {
+            String::new()
+        } else {
+            "it is put back within half a minute; if not, look at `vt events`".to_owned()
+        };
+        Check { name: format!("network {name}"), ok, what, fix }
+    };
+    by_name.into_iter().map(line).collect()
 }

@@ -10,7 +10,6 @@ mod tests;
 
 pub use contract::{Address, Bundle, Spec, Status, Wanted, contract};
 pub use plan::{DRAIN_MS_MAX, STARTUP_MS_MAX};
-pub use realize::desired_network;
 
 use async_trait::async_trait;
 use model::{Code, Error, Id, Row};

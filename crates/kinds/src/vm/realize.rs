@@ -1,6 +1,6 @@
 //! The side effects of a machine: image, network, hypervisor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use image::Progress;
@@ -15,15 +15,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::Vm;
-use super::contract::{Address, Spec};
+use super::contract::Spec;
 use super::plan::{self, Guest, Seen, Step};
 use crate::engines::Engines;
-use crate::{release, secret};
+use crate::{network, release, secret};
 
 /// Between TERM and KILL of the process when its machine is to go.
 const GRACE_SECONDS: u32 = 10;
-/// How often a wish for the network is made again after a newer one was faster.
-const NETWORK_RACES_MAX: usize = 8;
 /// Restarts in a row after which a process that is started for ever is called broken.
 const CRASH_LOOP_RESTARTS: u32 = 3;
 
@@ -49,26 +47,6 @@ impl Pulls {
     }
 }
 
-/// The networks and ports that `node` has to hold: of every machine that is to run there, and of those that are to go
-/// while they still exist.
-pub fn desired_network(table: &Table, node: &Id, existing: &[String]) -> novanet::Desired {
-    let mut networks: BTreeMap<u16, Vec<novanet::Port>> = BTreeMap::new();
-    for row in table.of_kind("vm").filter(|row| row.node.as_ref() == Some(node)) {
-        let gone = row.deleting() && !existing.iter().any(|id| id == row.id.as_str());
-        let Ok(spec) = read::<Spec>("spec", &row.spec) else { continue };
-        if !gone {
-            let Address { number, offset } = spec.network;
-            networks.entry(number).or_default().push(novanet::Port::new(row.id.to_string(), offset));
-        }
-    }
-    let networks = networks.into_iter().map(|(number, ports)| novanet::Network { number, ports }).collect();
-    novanet::Desired { generation: table.revision, networks }
-}
-
-fn network_fault(error: novanet::Error) -> Error {
-    Error::new(Code::Failed, error.to_string()).hint(error.hint()).reason(error.code())
-}
-
 fn machine_fault(error: plasmavmc::Error) -> Error {
     Error::new(Code::Failed, error.to_string()).hint(error.remedy()).reason(error.code())
 }
@@ -81,7 +59,7 @@ impl Machine for Vm {
     async fn observe(&self, turn: &Turn) -> Result<Seen, Error> {
         let engines = self.engines()?;
         let spec: Spec = read("spec", &turn.row.spec)?;
-        let place = engines.settings.prefixes.port(spec.network.number, spec.network.offset).map_err(network_fault)?;
+        let place = engines.settings.prefixes.port(spec.network.number, spec.network.offset).map_err(network::fault)?;
         let machine = engines.machines.observe(turn.row.id.as_str()).map(|seen| machine(&seen));
         Ok(Seen { machine, addresses: (Some(place.v4.to_string()), Some(place.v6.to_string())) })
     }
@@ -99,26 +77,10 @@ impl Machine for Vm {
                 engines.machines.stop(id, GRACE_SECONDS).await.map_err(machine_fault)?;
                 engines.machines.destroy(id).await.map_err(machine_fault)?;
                 self.pulls.forget(&turn.row.id);
-                apply_network(engines, turn).await
+                network::apply(engines, turn).await
             }
         }
     }
-}
-
-async fn apply_network(engines: &Engines, turn: &Turn) -> Result<(), Error> {
-    let node = turn.node.as_ref().ok_or_else(|| Error::internal("machines are realised on nodes"))?;
-    for _ in 0..NETWORK_RACES_MAX {
-        // The newest rows, not the turn's: the wish is complete, and an old one would take a neighbour's port away.
-        let table = turn.rows.table();
-        let desired = desired_network(&table, node, &engines.machines.list());
-        match engines.network.apply(desired).await {
-            Ok(_) => return Ok(()),
-            // Another machine's turn applied newer rows meanwhile.
-            Err(error) if error.code() == "generation_stale" => tokio::task::yield_now().await,
-            Err(error) => return Err(network_fault(error)),
-        }
-    }
-    Err(Error::new(Code::Unavailable, "the network changes too fast").reason("generation_stale"))
 }
 
 impl Vm {
@@ -132,7 +94,7 @@ impl Vm {
         let progress = self.pulls.begin(&row.id);
         let root = engines.images.ensure(&release.resolved, project, &progress).await?;
         self.pulls.forget(&row.id);
-        apply_network(engines, turn).await?;
+        network::apply(engines, turn).await?;
         let secrets = match &spec.secrets {
             Some(bundle) => {
                 let values = secret::open(&turn.door, &engines.sealer, &row.scope, &bundle.id, bundle.version).await?;
@@ -140,8 +102,8 @@ impl Vm {
             }
             None => None,
         };
-        let place = engines.settings.prefixes.port(spec.network.number, spec.network.offset).map_err(network_fault)?;
-        let network = engines.settings.prefixes.network(spec.network.number).map_err(network_fault)?;
+        let place = engines.settings.prefixes.port(spec.network.number, spec.network.offset).map_err(network::fault)?;
+        let network = engines.settings.prefixes.network(spec.network.number).map_err(network::fault)?;
         let machine = plasmavmc::Spec {
             id: row.id.to_string(),
             generation: row.generation,

@@ -220,6 +220,8 @@ mod tests {
     use super::*;
     use model::{Id, Scope};
 
+    // One fixture for every row of the picture; each argument is one thing that the picture shows.
+    #[allow(clippy::too_many_arguments)]
     fn item(
         kind: &str,
         prefix: &str,

@@ -11,6 +11,7 @@ use crate::cloud::{Cloud, qemus};
 pub const ALL: &[Scenario] = &[
     ("faults::the_guests_process_is_killed", the_guests_process_is_killed),
     ("faults::the_hypervisor_is_killed", the_hypervisor_is_killed),
+    ("faults::a_rule_that_someone_took_away_comes_back", a_rule_comes_back),
     ("faults::vt_is_killed_and_takes_its_machines_back", vt_is_killed),
     ("faults::nothing_acknowledged_is_lost_and_rows_equal_the_log", nothing_acknowledged_is_lost),
     ("faults::everything_goes_with_destroy", everything_goes_with_destroy),
@@ -64,6 +65,18 @@ fn the_hypervisor_is_killed(cloud: &Cloud) {
     cloud.eventually("the app answers", || cloud.get(&url).ok().stdout.contains("200 OK").then_some(()));
     let why = cloud.vt(&folder, &["why", before["name"].as_str().unwrap(), "--json"]).ok().stdout;
     assert!(why.contains("vmm_killed"), "{why}");
+}
+
+fn a_rule_comes_back(cloud: &Cloud) {
+    deployed(cloud);
+    let table = format!("vt_{}", crate::cloud::tag(&cloud.data()));
+    let listed = || {
+        let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        String::from_utf8_lossy(&tables.stdout).lines().any(|line| line == format!("table inet {table}"))
+    };
+    assert!(listed(), "the project's packets are filtered");
+    assert!(Command::new("nft").args(["delete", "table", "inet", &table]).status().unwrap().success());
+    cloud.eventually("the table is back", || listed().then_some(()));
 }
 
 fn uptime(cloud: &Cloud, folder: &std::path::Path) -> f64 {
