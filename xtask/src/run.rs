@@ -20,7 +20,19 @@ pub fn target() -> PathBuf {
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
+    forget_package(&mut command);
     command
+}
+
+/// Takes out what `cargo run` says of this program's own package. Build scripts look at it, and with it there they and all
+/// that depends on them would be built anew at each change between `cargo` and `cargo xtask`.
+pub fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
 }
 
 /// Runs to the end; what it prints is shown.

@@ -35,7 +35,7 @@ for place in dev proc sys; do $b mount -o move /$place /root/$place; done
 $b mount -t tmpfs tmpfs /root/tmp; $b mount -t tmpfs tmpfs /root/run
 $b ln -s /proc/self/fd/1 /root/dev/stdout; $b ln -s /proc/self/fd/2 /root/dev/stderr
 $b ip link set lo up; $b ip address add GUEST/30 dev eth0; $b ip link set eth0 up
-exec $b switch_root /root /usr/sbin/nginx -c /etc/nginx/vt.conf
+exec $b chroot /root /usr/sbin/nginx -c /etc/nginx/vt.conf
 ";
 
 pub struct Bare {

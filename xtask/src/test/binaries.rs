@@ -98,6 +98,7 @@ fn one(binary: &Binary, log: &Path, quick: bool) -> Result<Outcome> {
     let mut command = Command::new(&binary.program);
     // A group of its own, so that what it started ends with it.
     command.current_dir(&binary.folder).arg("--show-output").process_group(0).stdin(Stdio::null());
+    run::forget_package(&mut command);
     command.env("CARGO_MANIFEST_DIR", &binary.folder).env("INSTA_UPDATE", "no").env("RUST_BACKTRACE", "1");
     if quick {
         command.env(super::QUICK, "1");
