@@ -124,6 +124,10 @@ fn become_leader(identity: &Identity, terminal: bool, group: Option<RawFd>) -> i
             // A workload outside of its group still runs; it is counted with the machine then.
             libc::write(fd, c"0".as_ptr().cast(), 1);
         }
+        // What this program's own parent told it to ignore is no business of the child's.
+        for signal in 1..libc::SIGSYS {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
