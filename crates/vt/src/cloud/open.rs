@@ -29,6 +29,7 @@ pub struct Cloud {
     control: control::Handle,
     ingress: fiberlb::Handle,
     network: novanet::Handle,
+    machines: plasmavmc::Handle,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -127,7 +128,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let (nudge, nudges) = mpsc::channel(NUDGES_MAX);
     let mut tasks = vec![tokio::spawn(forward(plasmavmc::Engine::changes(&machines), nudge))];
     let engines = Engines {
-        machines: Arc::new(machines),
+        machines: Arc::new(machines.clone()),
         network: network.clone(),
         ingress: ingress.clone(),
         images: Images { store: images, uploads: blobs.clone(), platform: image::Platform::host() },
@@ -161,7 +162,18 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let control = control::Service::open(control::Config::new(config.api_listen), parts).await;
     let control =
         control.map_err(|error| failed("the API", "api_listen", "choose another address with --listen", error))?;
-    Ok(Cloud { api: control.addr, ingress_http, ca_file, token_file, facts, control, ingress, network, tasks })
+    Ok(Cloud {
+        api: control.addr,
+        ingress_http,
+        ca_file,
+        token_file,
+        facts,
+        control,
+        ingress,
+        network,
+        machines,
+        tasks,
+    })
 }
 
 impl Cloud {
@@ -172,6 +184,12 @@ impl Cloud {
             task.abort();
         }
         self.ingress.close().await;
+        let idle = plasmavmc::Engine::list(&self.machines).is_empty();
+        self.machines.close().await;
+        if idle && let Err(error) = self.network.clear().await {
+            tracing::warn!(%error, "the network could not be taken down; the next start sweeps it");
+        }
+        // With machines running their network stays as it is, and so does their traffic among themselves.
         self.network.close().await;
     }
 }

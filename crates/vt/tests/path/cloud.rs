@@ -272,7 +272,13 @@ impl Cloud {
                 self.api(&admin, "DELETE", &format!("/v1/apps/{}", app["id"].as_str().unwrap()), None);
             }
             self.eventually("all machines are gone", || qemus(&self.data()).is_empty().then_some(()));
+            let table = format!("vt_{}", tag(&self.data()));
             self.terminate();
+            let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+            assert!(
+                !String::from_utf8_lossy(&tables.stdout).contains(&table),
+                "the packet filter of an idle cloud is left behind"
+            );
         }
     }
 }
