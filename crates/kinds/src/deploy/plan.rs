@@ -18,6 +18,8 @@ const SURGE: usize = 1;
 /// Failed instances of a live deploy that are replaced within [`REPLACEMENT_WINDOW_MS`]; more wait for a person.
 pub const REPLACEMENTS_MAX: usize = 3;
 const REPLACEMENT_WINDOW_MS: u64 = 10 * 60 * 1000;
+/// How long a failed instance of a failed deploy stays when an older deploy keeps the env.
+const FAILED_KEPT_MS: u64 = 60_000;
 /// Instance names tried before giving up: more than an env can hold.
 const NAMES_MAX: u32 = 1000;
 
@@ -123,6 +125,12 @@ fn failed(instance: &(Arc<Row>, vm::Spec)) -> bool {
     instance.0.phase == "failed"
 }
 
+/// A failed instance of a deploy that has failed stays for a while: its log says why, and goes with it.
+fn kept_to_look_at(vm: &Row, keeper: &Row, now_ms: u64) -> bool {
+    let since = vm.reason.as_ref().map_or(0, |reason| reason.since_ms);
+    vm.phase == "failed" && vm.owner.as_ref() != Some(&keeper.id) && now_ms < since + FAILED_KEPT_MS
+}
+
 impl<'a> View<'a> {
     fn read(row: &'a Row, table: &'a Table, now_ms: u64, status: Status) -> Result<Self, Reason> {
         let lost = |what: &str| Reason::fault("release_missing", format!("{what} is gone"), "vt deploy");
@@ -134,7 +142,11 @@ impl<'a> View<'a> {
         let owners: Vec<&Id> = table.at(&row.scope, "deploy").map(|deploy| &deploy.id).collect();
         let instances = table
             .at(&row.scope, "vm")
-            .filter(|vm| !vm.deleting() && vm.owner.as_ref().is_some_and(|owner| owners.contains(&owner)))
+            .filter(|vm| {
+                !vm.deleting()
+                    && !kept_to_look_at(vm, row, now_ms)
+                    && vm.owner.as_ref().is_some_and(|owner| owners.contains(&owner))
+            })
             .filter_map(|vm| Some((vm.clone(), read("spec", &vm.spec).ok()?)))
             .collect();
         let secrets = secret::version_at(table, &row.scope);

@@ -232,6 +232,18 @@ fn a_failed_instance_fails_the_rollout_and_the_live_deploy_takes_back_the_env() 
     cloud.rows.iter_mut().find(|row| row.id == new.id).unwrap().phase = "failed".into();
     assert_eq!(cloud.steps(&old), ["delete 2"]);
     assert!(cloud.steps(&new).is_empty());
+    // Fresh failures stay for people to read their log, and are in nobody's way.
+    cloud
+        .rows
+        .iter_mut()
+        .find(|row| row.phase == "failed" && row.kind == "vm")
+        .unwrap()
+        .reason
+        .as_mut()
+        .unwrap()
+        .since_ms = NOW;
+    let (steps, report, _) = cloud.plan(&old);
+    assert_eq!((steps.len(), report.phase.as_str(), report.reason), (0, "live", None));
 }
 
 #[test]
