@@ -89,6 +89,12 @@ impl Cloud {
     /// Makes the sample images, fetches the guest kernel once for all runs, and starts a cloud in a new folder.
     pub fn start() -> Self {
         let folder = target().join("path-test");
+        // What a run that was cut off left running; nobody else knows these machines once their folder is gone.
+        if folder.join("data/identity.json").exists() {
+            for pid in qemus(&folder.join("data")) {
+                Command::new("kill").args(["-9", &pid.to_string()]).status().ok();
+            }
+        }
         fs::remove_dir_all(&folder).ok();
         fs::create_dir_all(&folder).unwrap();
         let samples = target().join("sample");
