@@ -107,6 +107,13 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     if let Some((code, detail)) = machine.ended.as_ref().filter(|_| !machine.running) {
         return restarted(row, status, code, detail);
     }
+    if row.phase == "ready" && machine.guest == Guest::Booting && machine.boot_id == status.boot_id {
+        // Taken back after a restart of this program: the boot is the one that was ready, and its guest has not been
+        // heard of yet. Traffic stays; the ingress itself avoids what does not answer.
+        let reason =
+            Reason::waiting("guest_unheard", "the machine was taken back; its guest has not been heard of yet");
+        return said("ready", Some(reason), &status, Next::After(1000), Vec::new());
+    }
     if machine.boot_id.is_some() {
         status.boot_id.clone_from(&machine.boot_id);
     }

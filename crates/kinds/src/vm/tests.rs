@@ -64,6 +64,15 @@ fn what_the_guest_says_is_the_phase() {
 }
 
 #[test]
+fn a_machine_that_is_taken_back_keeps_its_traffic() {
+    let plan = planned(&vm("ready"), &seen(Guest::Booting));
+    assert_eq!((plan.steps.len(), said(&plan.report)), (0, ("ready", Some("guest_unheard"))));
+    let anew = Machine { boot_id: Some("b2".into()), ..machine(Guest::Booting) };
+    let plan = planned(&vm("ready"), &Seen { machine: Some(anew), addresses: (None, None) });
+    assert_eq!(said(&plan.report), ("starting", Some("booting")), "another boot is not ready");
+}
+
+#[test]
 fn a_machine_that_is_not_ready_in_time_has_failed() {
     for (guest, code) in [(Guest::Booting, "boot_timeout"), (Guest::Started { detail: None }, "healthcheck_failed")] {
         let late = Machine { started_ms: NOW - STARTUP_MS_MAX, ..machine(guest) };
