@@ -277,7 +277,10 @@ impl Cloud {
             for app in apps["items"].as_array().into_iter().flatten() {
                 self.api(&admin, "DELETE", &format!("/v1/apps/{}", app["id"].as_str().unwrap()), None);
             }
-            self.eventually("all machines are gone", || qemus(&self.data()).is_empty().then_some(()));
+            self.eventually("all machines are gone", || {
+                let (_, rows) = self.api(&admin, "GET", "/v1/apps", None);
+                (qemus(&self.data()).is_empty() && rows["items"].as_array().is_some_and(Vec::is_empty)).then_some(())
+            });
             let table = format!("vt_{}", tag(&self.data()));
             self.terminate();
             let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
