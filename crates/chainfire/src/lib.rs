@@ -11,6 +11,9 @@
 //! Tasks: one writer thread, one tokio task that waits for leases to run out. Both sleep while nothing happens and
 //! nothing is written then.
 
+pub mod command;
+pub mod door;
 pub mod embedded;
+pub mod member;
 
 pub use embedded::{Embedded, Options};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, REQUEST_BYTES_MAX, TXN_OPS_MAX};
-use crate::{Compare, Error, LeaseId, Op, Range, RangeEnd, Span, Txn, WatchRequest};
+use crate::{Error, LeaseId, Op, Range, RangeEnd, Span, Target, Txn, WatchRequest};
 
 fn key(key: &[u8]) -> Result<(), Error> {
     if key.is_empty() {
@@ -76,11 +76,19 @@ fn form(txn: &Txn, ops_max: usize) -> Result<(), Error> {
         return Err(Error::TooManyOps { max: TXN_OPS_MAX });
     }
     for compare in &txn.when {
-        key(compare.key())?;
+        span(&compare.key, &compare.end)?;
     }
     for op in txn.then.iter().chain(&txn.otherwise) {
         match op {
-            Op::Put { key: put, .. } => key(put)?,
+            Op::Put { key: put, value, lease, keep } => {
+                key(put)?;
+                if keep.value && !value.is_empty() {
+                    return Err(Error::KeptAndGiven { what: "value" });
+                }
+                if keep.lease && lease.is_some() {
+                    return Err(Error::KeptAndGiven { what: "lease" });
+                }
+            }
             Op::Range(read) => range(read)?,
             Op::Delete { range: delete } => {
                 range(delete)?;
@@ -97,10 +105,10 @@ fn form(txn: &Txn, ops_max: usize) -> Result<(), Error> {
 /// Bytes of keys and values.
 pub fn bytes(txn: &Txn) -> usize {
     let when = txn.when.iter().map(|compare| {
-        compare.key().len()
-            + match compare {
-                Compare::Value { value, .. } => value.len(),
-                Compare::Version { .. } | Compare::Create { .. } | Compare::Mod { .. } | Compare::Lease { .. } => 0,
+        compare.key.len()
+            + match &compare.target {
+                Target::Value(value) => value.len(),
+                Target::Version(_) | Target::Create(_) | Target::Mod(_) | Target::Lease(_) => 0,
             }
     });
     let ops = txn.then.iter().chain(&txn.otherwise).map(|op| match op {

@@ -4,10 +4,12 @@
 //! the path. Then everything that could refuse along that path is checked. Only then are rows changed, so a refusal
 //! never leaves half a transaction behind.
 
+use std::ops::ControlFlow;
+
 use crate::select::{self, Row, Rows};
 use crate::{
-    Compare, CompareOp, Error, EventKind, Key, KeyValue, LeaseId, Op, OpAnswer, Range, Revision, SortOrder, Span, Txn,
-    TxnAnswer, WatchEvent,
+    Compare, CompareOp, Error, EventKind, Keep, Key, KeyValue, LeaseId, Op, OpAnswer, Range, RangeEnd, Revision,
+    SortOrder, Span, Target, Txn, TxnAnswer, Value, WatchEvent,
 };
 
 /// Rows that can be changed. An error from any of these leaves the state undefined; the engine drops it whole.
@@ -82,6 +84,9 @@ impl<'t> Path<'t> {
                 Op::Put { lease: Some(id), .. } if !state.lease_exists(*id)? => {
                     return Err(Error::LeaseNotFound { id: *id });
                 }
+                Op::Put { key, keep, .. } if keep.anything() && state.get(key)?.is_none() => {
+                    return Err(Error::KeyNotFound { key: key.clone() });
+                }
                 Op::Range(range) => {
                     select::readable(state, range.revision)?;
                 }
@@ -93,21 +98,36 @@ impl<'t> Path<'t> {
 }
 
 fn holds(state: &dyn State, compare: &Compare) -> Result<bool, Error> {
-    let row = state.get(compare.key())?;
-    let (version, create, modified, lease) = row.as_ref().map_or((0, Revision::ZERO, Revision::ZERO, None), |kv| {
-        (kv.version, kv.create_revision, kv.mod_revision, kv.lease)
+    let Compare { key, end, op, target } = compare;
+    if *end == RangeEnd::Single {
+        let row = state.get(key)?;
+        return Ok(said_of(row.as_ref().map(Row::of), *op, target));
+    }
+    let (mut empty, mut all) = (true, true);
+    let span = Span::new(key.clone(), end.clone());
+    state.visit(&span, None, SortOrder::Ascend, &mut |row: Row<'_>| {
+        empty = false;
+        all = said_of(Some(row), *op, target);
+        if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(if empty { said_of(None, *op, target) } else { all })
+}
+
+fn said_of(row: Option<Row<'_>>, op: CompareOp, target: &Target) -> bool {
+    let (version, create, modified, lease) = row.map_or((0, Revision::ZERO, Revision::ZERO, None), |row| {
+        (row.version, row.create_revision, row.mod_revision, row.lease)
     });
-    Ok(match compare {
-        Compare::Version { op, value, .. } => op.holds(&version, value),
-        Compare::Create { op, value, .. } => op.holds(&create, value),
-        Compare::Mod { op, value, .. } => op.holds(&modified, value),
-        Compare::Lease { op, value, .. } => op.holds(&lease, value),
-        Compare::Value { op, value, .. } => row.is_some_and(|kv| op.holds(&kv.value, value)),
-    })
+    match target {
+        Target::Version(value) => op.holds(&version, value),
+        Target::Create(value) => op.holds(&create, value),
+        Target::Mod(value) => op.holds(&modified, value),
+        Target::Lease(value) => op.holds(&lease, value),
+        Target::Value(value) => row.is_some_and(|row| op.holds(row.value, &value[..])),
+    }
 }
 
 impl CompareOp {
-    fn holds<T: Ord>(self, left: &T, right: &T) -> bool {
+    fn holds<T: Ord + ?Sized>(self, left: &T, right: &T) -> bool {
         match self {
             Self::Equal => left == right,
             Self::NotEqual => left != right,
@@ -139,8 +159,8 @@ impl<'s> Run<'s> {
         let mut nested = path.nested.iter();
         for op in path.ops {
             answers.push(match op {
-                Op::Put { key, value, lease } => {
-                    let previous = self.put(key, value, *lease)?;
+                Op::Put { key, value, lease, keep } => {
+                    let previous = self.put(key, value, *lease, *keep)?;
                     OpAnswer::Put { previous }
                 }
                 Op::Delete { range } => self.delete_range(range)?,
@@ -154,9 +174,14 @@ impl<'s> Run<'s> {
         Ok(TxnAnswer { revision: self.revision(), succeeded: path.succeeded, answers })
     }
 
-    fn put(&mut self, key: &Key, value: &Key, lease: Option<LeaseId>) -> Result<Option<KeyValue>, Error> {
+    fn put(&mut self, key: &Key, value: &Value, lease: Option<LeaseId>, keep: Keep) -> Result<Option<KeyValue>, Error> {
         let revision = self.before.next();
         let old = self.state.get(key)?;
+        let (value, lease) = match &old {
+            Some(old) => (if keep.value { &old.value } else { value }, if keep.lease { old.lease } else { lease }),
+            None if keep.anything() => unreachable!("it was there, and admission lets no key be deleted and then put"),
+            None => (value, lease),
+        };
         let new = KeyValue {
             key: key.clone(),
             value: value.clone(),
@@ -192,7 +217,7 @@ impl<'s> Run<'s> {
         let span = Span::new(range.start.clone(), range.end.clone());
         self.state.visit(&span, None, SortOrder::Ascend, &mut |row: Row<'_>| {
             previous.push(row.to_key_value());
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })?;
         for old in &previous {
             self.delete(old)?;

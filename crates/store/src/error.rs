@@ -17,6 +17,10 @@ pub enum Error {
     DuplicateKey { key: Bytes },
     #[error("a key must not be empty")]
     KeyEmpty,
+    #[error("key {} does not exist, and the put keeps what it had", .key.escape_ascii())]
+    KeyNotFound { key: Bytes },
+    #[error("a put that keeps the {what} must not give one")]
+    KeptAndGiven { what: &'static str },
     #[error("a key has {bytes} bytes, at most {max} are allowed")]
     KeyTooLarge { bytes: usize, max: usize },
     #[error("the request has {bytes} bytes, at most {max} are allowed")]
@@ -47,6 +51,14 @@ pub enum Error {
     FormatUnknown { path: PathBuf, found: u64, known: u64 },
     #[error("the store is closed")]
     Closed,
+    /// Nothing was changed; again in a moment.
+    #[error("the store has no leader at the moment")]
+    NoLeader,
+    /// It may have happened and may still happen.
+    #[error("the store did not answer within its time")]
+    TimedOut,
+    #[error("too many requests wait already; nothing was changed")]
+    Overloaded,
     #[error("storage failed to {act}")]
     Storage { act: &'static str, source: Arc<dyn std::error::Error + Send + Sync> },
 }
@@ -57,13 +69,15 @@ impl Error {
     }
 
     /// The request was turned down before it changed anything; the same request will be turned down again
-    /// or, for [`Error::DiskFull`], when there is still no room.
+    /// or, for [`Error::DiskFull`], [`Error::NoLeader`] and [`Error::Overloaded`], until that has passed.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Compacted { .. }
             | Self::FutureRevision { .. }
             | Self::DuplicateKey { .. }
             | Self::KeyEmpty
+            | Self::KeyNotFound { .. }
+            | Self::KeptAndGiven { .. }
             | Self::KeyTooLarge { .. }
             | Self::RequestTooLarge { .. }
             | Self::TooManyOps { .. }
@@ -74,9 +88,13 @@ impl Error {
             | Self::LeaseIdInvalid { .. }
             | Self::LeaseTtl { .. }
             | Self::DiskFull
+            | Self::NoLeader
+            | Self::Overloaded
             | Self::Locked { .. }
             | Self::FormatUnknown { .. } => true,
-            Self::WatchLagged { .. } | Self::Corrupt { .. } | Self::Closed | Self::Storage { .. } => false,
+            Self::WatchLagged { .. } | Self::Corrupt { .. } | Self::Closed | Self::TimedOut | Self::Storage { .. } => {
+                false
+            }
         }
     }
 }

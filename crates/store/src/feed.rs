@@ -185,6 +185,13 @@ impl Feed {
         Taken::Batches(batches, next)
     }
 
+    /// The newest revision, when nothing waits to be taken by the watcher.
+    fn idle(&self, id: u64) -> Option<Revision> {
+        let inner = self.inner.lock();
+        let watcher = inner.watchers.get(&id)?;
+        watcher.pending.is_none().then_some(inner.newest)
+    }
+
     fn forget(&self, id: u64) {
         let inner = &mut *self.inner.lock();
         let Some(watcher) = inner.watchers.remove(&id) else { return };
@@ -271,6 +278,16 @@ impl WatchSource for Cursor {
                 }
             }
         }
+    }
+
+    fn progress(&mut self) -> Option<Revision> {
+        if self.ended || !self.ready.is_empty() {
+            return None;
+        }
+        let newest = self.feed.idle(self.id)?;
+        // A watch from a future revision has not come to its start yet; what it was told so far is still everything.
+        self.next = self.next.max(newest.next());
+        Some(newest)
     }
 }
 

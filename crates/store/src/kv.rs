@@ -38,7 +38,7 @@ impl std::fmt::Display for Revision {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct KeyValue {
     pub key: Key,
     pub value: Value,
@@ -51,7 +51,7 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum RangeEnd {
     /// The start alone.
     #[default]
@@ -62,7 +62,7 @@ pub enum RangeEnd {
     Unbounded,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum SortBy {
     #[default]
     Key,
@@ -72,7 +72,7 @@ pub enum SortBy {
     Value,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum SortOrder {
     #[default]
     Ascend,
@@ -80,13 +80,13 @@ pub enum SortOrder {
 }
 
 /// Equal rows stay in ascending key order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Sort {
     pub by: SortBy,
     pub order: SortOrder,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Range {
     pub start: Key,
     pub end: RangeEnd,
@@ -107,6 +107,8 @@ pub struct Range {
     pub max_create_revision: Option<Revision>,
     /// The caller has no use for [`RangeAnswer::count`]: a limited read may stop at its limit.
     pub uncounted: bool,
+    /// A replicated engine may answer from what this member has, which may be behind the others.
+    pub serializable: bool,
 }
 
 impl Range {
@@ -166,6 +168,12 @@ impl Range {
     }
 
     #[must_use]
+    pub fn serializable(mut self) -> Self {
+        self.serializable = true;
+        self
+    }
+
+    #[must_use]
     pub fn min_create(mut self, revision: Revision) -> Self {
         self.min_create_revision = Some(revision);
         self
@@ -202,7 +210,7 @@ impl Range {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RangeAnswer {
     /// The newest revision when the answer was made, also for a read at an older one.
     pub revision: Revision,

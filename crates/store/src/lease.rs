@@ -14,14 +14,14 @@ impl std::fmt::Display for LeaseId {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Lease {
     pub id: LeaseId,
     /// As granted: never less than asked.
     pub ttl_seconds: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LeaseStatus {
     pub id: LeaseId,
     pub ttl_seconds: u64,

@@ -41,5 +41,5 @@ pub use kv::{Key, KeyValue, Range, RangeAnswer, RangeEnd, Revision, Sort, SortBy
 pub use lease::{Lease, LeaseId, LeaseStatus};
 pub use span::Span;
 pub use store::{Status, Store};
-pub use txn::{Compare, CompareOp, Op, OpAnswer, Txn, TxnAnswer};
+pub use txn::{Compare, CompareOp, Keep, Op, OpAnswer, Target, Txn, TxnAnswer};
 pub use watch::{Batch, EventKind, WatchEvent, WatchRequest, WatchSource, Watcher};

@@ -170,6 +170,10 @@ impl Store for Memory {
         Ok(LeaseStatus { id, ttl_seconds: lease.ttl_seconds, remaining_seconds: left.as_secs(), keys })
     }
 
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        Ok(self.shared.tables.lock().leases.keys().copied().collect())
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         let tables = &mut *self.shared.tables.lock();
         let (newest, compacted) = (tables.newest, tables.compacted);

@@ -43,6 +43,9 @@ pub trait Store: Send + Sync + 'static {
     /// Errors: [`Error::LeaseNotFound`].
     async fn lease_time_to_live(&self, id: LeaseId) -> Result<LeaseStatus, Error>;
 
+    /// Leases that are alive, ascending.
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error>;
+
     /// Gives up the history below `revision`: reads below it are refused from now on. The rows as of `revision` stay.
     /// Space is reclaimed in the background.
     /// Errors: [`Error::Compacted`] when already at or past it, [`Error::FutureRevision`].

@@ -1,8 +1,10 @@
 //! What a transaction asks and answers.
 
-use crate::{Key, KeyValue, LeaseId, Range, RangeAnswer, Revision, Value};
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+use crate::{Key, KeyValue, LeaseId, Range, RangeAnswer, RangeEnd, Revision, Value};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum CompareOp {
     Equal,
     Greater,
@@ -10,76 +12,85 @@ pub enum CompareOp {
     NotEqual,
 }
 
-/// A statement about one key before the transaction: "what the key has" `op` `value`.
+/// What a comparison is about, and what it is compared with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Target {
+    Version(u64),
+    Create(Revision),
+    Mod(Revision),
+    Value(Value),
+    /// No lease orders before every lease.
+    Lease(Option<LeaseId>),
+}
+
+/// A statement about keys before the transaction: "what the key has" `op` `target`, for every key there is from `key` to
+/// `end`.
 ///
 /// A key that does not exist has version, create and mod revision 0 and no lease; any statement about its value is false.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Compare {
-    Version {
-        key: Key,
-        op: CompareOp,
-        value: u64,
-    },
-    Create {
-        key: Key,
-        op: CompareOp,
-        value: Revision,
-    },
-    Mod {
-        key: Key,
-        op: CompareOp,
-        value: Revision,
-    },
-    Value {
-        key: Key,
-        op: CompareOp,
-        value: Value,
-    },
-    /// No lease orders before every lease.
-    Lease {
-        key: Key,
-        op: CompareOp,
-        value: Option<LeaseId>,
-    },
+/// A stretch without keys is like one key that does not exist.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Compare {
+    pub key: Key,
+    pub end: RangeEnd,
+    pub op: CompareOp,
+    pub target: Target,
 }
 
 impl Compare {
+    pub fn new(key: impl Into<Key>, op: CompareOp, target: Target) -> Self {
+        Self { key: key.into(), end: RangeEnd::Single, op, target }
+    }
+
+    /// The same statement about every key from its own to `end`.
+    #[must_use]
+    pub fn to(mut self, end: RangeEnd) -> Self {
+        self.end = end;
+        self
+    }
+
     pub fn missing(key: impl Into<Key>) -> Self {
-        Self::Create { key: key.into(), op: CompareOp::Equal, value: Revision::ZERO }
+        Self::mod_is(key, Revision::ZERO)
     }
 
     pub fn exists(key: impl Into<Key>) -> Self {
-        Self::Create { key: key.into(), op: CompareOp::Greater, value: Revision::ZERO }
+        Self::new(key, CompareOp::Greater, Target::Create(Revision::ZERO))
     }
 
     /// The key was last put at `revision`; `Revision::ZERO` says that it does not exist.
     pub fn mod_is(key: impl Into<Key>, revision: Revision) -> Self {
-        Self::Mod { key: key.into(), op: CompareOp::Equal, value: revision }
+        Self::new(key, CompareOp::Equal, Target::Mod(revision))
     }
 
     pub fn version_is(key: impl Into<Key>, version: u64) -> Self {
-        Self::Version { key: key.into(), op: CompareOp::Equal, value: version }
+        Self::new(key, CompareOp::Equal, Target::Version(version))
     }
 
     pub fn value_is(key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        Self::Value { key: key.into(), op: CompareOp::Equal, value: value.into() }
-    }
-
-    pub fn key(&self) -> &Key {
-        match self {
-            Self::Version { key, .. }
-            | Self::Create { key, .. }
-            | Self::Mod { key, .. }
-            | Self::Value { key, .. }
-            | Self::Lease { key, .. } => key,
-        }
+        Self::new(key, CompareOp::Equal, Target::Value(value.into()))
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a put leaves as it is; the key has to exist then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Keep {
+    /// The value given must be empty.
+    pub value: bool,
+    /// The lease given must be none.
+    pub lease: bool,
+}
+
+impl Keep {
+    pub const NOTHING: Self = Self { value: false, lease: false };
+
+    pub const fn anything(self) -> bool {
+        self.value || self.lease
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Without a lease, a put detaches the key from the lease it had.
-    Put { key: Key, value: Value, lease: Option<LeaseId> },
+    Put { key: Key, value: Value, lease: Option<LeaseId>, keep: Keep },
     /// Only the range's start and end may be set.
     Delete { range: Range },
     /// Sees the operations before it in the same transaction.
@@ -90,11 +101,11 @@ pub enum Op {
 
 impl Op {
     pub fn put(key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        Self::Put { key: key.into(), value: value.into(), lease: None }
+        Self::Put { key: key.into(), value: value.into(), lease: None, keep: Keep::NOTHING }
     }
 
     pub fn put_leased(key: impl Into<Key>, value: impl Into<Value>, lease: LeaseId) -> Self {
-        Self::Put { key: key.into(), value: value.into(), lease: Some(lease) }
+        Self::Put { key: key.into(), value: value.into(), lease: Some(lease), keep: Keep::NOTHING }
     }
 
     pub fn delete(key: impl Into<Key>) -> Self {
@@ -111,7 +122,7 @@ impl Op {
 }
 
 /// When all of `when` hold, `then` is done, else `otherwise`: atomically, in order, in one revision.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Txn {
     pub when: Vec<Compare>,
     pub then: Vec<Op>,
@@ -141,7 +152,7 @@ impl Txn {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TxnAnswer {
     /// The newest revision after the transaction: its own when it changed something.
     pub revision: Revision,
@@ -150,7 +161,7 @@ pub struct TxnAnswer {
     pub answers: Vec<OpAnswer>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum OpAnswer {
     Put {
         previous: Option<KeyValue>,

@@ -1,6 +1,7 @@
 //! What a watch asks for and how its events arrive.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Key, KeyValue, Range, RangeEnd, Revision};
 
@@ -37,7 +38,7 @@ impl WatchRequest {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum EventKind {
     Put,
     Delete,
@@ -64,6 +65,9 @@ pub struct Batch {
 pub trait WatchSource: Send + 'static {
     /// As [`Watcher::next`].
     async fn next(&mut self) -> Result<Option<Batch>, Error>;
+
+    /// As [`Watcher::progress`].
+    fn progress(&mut self) -> Option<Revision>;
 }
 
 /// Whole revisions, in commit order, each once, none skipped. Dropping it ends the watch.
@@ -85,6 +89,12 @@ impl Watcher {
     /// Cancel safe: a batch is taken only when it is returned.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
         self.source.next().await
+    }
+
+    /// The newest revision up to which everything has been taken with [`Watcher::next`], so that nothing at or below it
+    /// will ever come; `None` while something is waiting to be taken.
+    pub fn progress(&mut self) -> Option<Revision> {
+        self.source.progress()
     }
 }
 

@@ -212,6 +212,11 @@ impl Store for Embedded {
         Ok(LeaseStatus { id, ttl_seconds: lease.ttl_seconds, remaining_seconds: left.as_secs(), keys })
     }
 
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        let leases = self.shared.blocking(|snapshot| snapshot.leases()).await?;
+        Ok(leases.into_iter().map(|lease| lease.id).collect())
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.ask(|reply| Request::Compact(revision, reply)).await
     }

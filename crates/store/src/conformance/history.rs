@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::model::Model;
 use super::{next, watching};
 use crate::{
-    Batch, Compare, CompareOp, Error, LeaseId, Op, Range, RangeEnd, Revision, Sort, SortBy, SortOrder, Store, Txn,
-    WatchRequest,
+    Batch, Compare, CompareOp, Error, Keep, LeaseId, Op, Range, RangeEnd, Revision, Sort, SortBy, SortOrder, Store,
+    Target, Txn, WatchRequest,
 };
 
 const SEED: u64 = 1;
@@ -80,16 +80,22 @@ impl Choices<'_> {
         range
     }
 
+    /// Mostly one key.
+    fn stretch(&mut self) -> (Bytes, RangeEnd) {
+        if self.one_in(4) { self.span() } else { (self.key(), RangeEnd::Single) }
+    }
+
     fn compare(&mut self, newest: Revision) -> Compare {
-        let key = self.key();
+        let (key, end) = self.stretch();
         let op = self.pick(&[CompareOp::Equal, CompareOp::NotEqual, CompareOp::Greater, CompareOp::Less]);
-        match self.below(5) {
-            0 => Compare::Version { key, op, value: self.below(4) },
-            1 => Compare::Create { key, op, value: self.revision(newest) },
-            2 => Compare::Mod { key, op, value: self.revision(newest) },
-            3 => Compare::Value { key, op, value: self.value() },
-            _ => Compare::Lease { key, op, value: self.one_in(2).then(|| self.lease()) },
-        }
+        let target = match self.below(5) {
+            0 => Target::Version(self.below(4)),
+            1 => Target::Create(self.revision(newest)),
+            2 => Target::Mod(self.revision(newest)),
+            3 => Target::Value(self.value()),
+            _ => Target::Lease(self.one_in(2).then(|| self.lease())),
+        };
+        Compare { key, end, op, target }
     }
 
     fn ops(&mut self, newest: Revision, depth: u64) -> Vec<Op> {
@@ -97,7 +103,10 @@ impl Choices<'_> {
         let op = |_| match self.below(if depth == 0 { 7 } else { 9 }) {
             0..=3 => {
                 let lease = self.one_in(4).then(|| self.lease());
-                Op::Put { key: self.key(), value: self.value(), lease }
+                let keep = Keep { value: self.one_in(10), lease: self.one_in(10) };
+                let value = if keep.value { Bytes::new() } else { self.value() };
+                let lease = lease.filter(|_| !keep.lease);
+                Op::Put { key: self.key(), value, lease, keep }
             }
             4 | 5 => {
                 let (start, end) = self.span();

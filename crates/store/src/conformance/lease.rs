@@ -104,3 +104,12 @@ pub async fn a_life_sign_gives_the_full_time(store: Arc<dyn Store>) {
     let revision = store.status().await.unwrap().revision;
     assert_eq!(revision, crate::Revision::FIRST);
 }
+
+pub async fn leases_are_listed(store: Arc<dyn Store>) {
+    assert!(store.leases().await.unwrap().is_empty());
+    for id in [9, 3, 70] {
+        store.lease_grant(600, Some(LeaseId(id))).await.unwrap();
+    }
+    store.lease_revoke(LeaseId(9)).await.unwrap();
+    assert_eq!(store.leases().await.unwrap(), [LeaseId(3), LeaseId(70)]);
+}

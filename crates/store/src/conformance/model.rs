@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Batch, Compare, CompareOp, Error, EventKind, Key, KeyValue, LeaseId, Op, OpAnswer, Range, RangeAnswer, RangeEnd,
-    Revision, SortBy, SortOrder, Txn, TxnAnswer, WatchEvent, WatchRequest, admit,
+    Revision, SortBy, SortOrder, Target, Txn, TxnAnswer, WatchEvent, WatchRequest, admit,
 };
 
 type Rows = BTreeMap<Key, KeyValue>;
@@ -116,19 +116,27 @@ impl Model {
 
     fn holds(&self, compare: &Compare) -> bool {
         let now = self.now();
-        let row = now.get(compare.key()).cloned();
-        let some = row.clone().unwrap_or_default();
-        let (op, order) = match compare {
-            Compare::Version { op, value, .. } => (*op, some.version.cmp(value)),
-            Compare::Create { op, value, .. } => (*op, some.create_revision.cmp(value)),
-            Compare::Mod { op, value, .. } => (*op, some.mod_revision.cmp(value)),
-            Compare::Lease { op, value, .. } => (*op, some.lease.map_or(0, |id| id.0).cmp(&value.map_or(0, |id| id.0))),
-            Compare::Value { op, value, .. } => match row {
+        let mut rows: Vec<_> =
+            now.values().filter(|kv| within(&compare.key, &compare.end, &kv.key)).map(Some).collect();
+        if rows.is_empty() {
+            rows.push(None);
+        }
+        rows.into_iter().all(|row| Self::said_of(row, compare))
+    }
+
+    fn said_of(row: Option<&KeyValue>, compare: &Compare) -> bool {
+        let some = row.cloned().unwrap_or_default();
+        let order = match &compare.target {
+            Target::Version(value) => some.version.cmp(value),
+            Target::Create(value) => some.create_revision.cmp(value),
+            Target::Mod(value) => some.mod_revision.cmp(value),
+            Target::Lease(value) => some.lease.map_or(0, |id| id.0).cmp(&value.map_or(0, |id| id.0)),
+            Target::Value(value) => match row {
                 None => return false,
-                Some(row) => (*op, row.value.cmp(value)),
+                Some(row) => row.value.cmp(value),
             },
         };
-        match op {
+        match compare.op {
             CompareOp::Equal => order.is_eq(),
             CompareOp::NotEqual => order.is_ne(),
             CompareOp::Greater => order.is_gt(),
@@ -147,6 +155,9 @@ impl Model {
             match op {
                 Op::Put { lease: Some(id), .. } if !self.leases.contains(id) => {
                     return Err(Error::LeaseNotFound { id: *id });
+                }
+                Op::Put { key, keep, .. } if keep.anything() && !self.now().contains_key(key) => {
+                    return Err(Error::KeyNotFound { key: key.clone() });
                 }
                 Op::Range(range) => self.check(range)?,
                 Op::Put { .. } | Op::Delete { .. } | Op::Txn(_) => {}
@@ -184,8 +195,11 @@ impl Model {
         for op in ops {
             let newest = if events.is_empty() { self.newest() } else { self.newest().next() };
             answers.push(match op {
-                Op::Put { key, value, lease } => {
+                Op::Put { key, value, lease, keep } => {
                     let previous = rows.get(key).cloned();
+                    let had = previous.clone().unwrap_or_default();
+                    let value = if keep.value { &had.value } else { value };
+                    let lease = if keep.lease { &had.lease } else { lease };
                     let at = self.newest().next();
                     let kv = KeyValue {
                         key: key.clone(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{does, get, keys, put, range_of, read};
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, TXN_OPS_MAX};
-use crate::{Compare, CompareOp, Error, LeaseId, Op, OpAnswer, Range, Revision, Store, Txn};
+use crate::{Compare, CompareOp, Error, Keep, LeaseId, Op, OpAnswer, Range, RangeEnd, Revision, Store, Target, Txn};
 
 const OPERATORS: [CompareOp; 4] = [CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual];
 
@@ -39,11 +39,11 @@ pub async fn every_comparison_with_every_operator(store: Arc<dyn Store>) {
             let value = Bytes::from(["n", "m", "lzz"][nth]);
             let lease = [Some(LeaseId(51)), Some(LeaseId(50)), None][nth];
             for compare in [
-                Compare::Version { key: key(), op, value: version },
-                Compare::Create { key: key(), op, value: create },
-                Compare::Mod { key: key(), op, value: modified },
-                Compare::Value { key: key(), op, value },
-                Compare::Lease { key: key(), op, value: lease },
+                Compare::new(key(), op, Target::Version(version)),
+                Compare::new(key(), op, Target::Create(create)),
+                Compare::new(key(), op, Target::Mod(modified)),
+                Compare::new(key(), op, Target::Value(value)),
+                Compare::new(key(), op, Target::Lease(lease)),
             ] {
                 assert_eq!(holds(&store, compare.clone()).await, expected, "{compare:?}");
             }
@@ -59,9 +59,9 @@ pub async fn a_missing_key_compares_as_zero(store: Arc<dyn Store>) {
         assert!(!holds(&store, Compare::exists(key)).await);
         assert!(holds(&store, Compare::mod_is(key, Revision::ZERO)).await);
         assert!(holds(&store, Compare::version_is(key, 0)).await);
-        assert!(holds(&store, Compare::Lease { key: key.into(), op: CompareOp::Equal, value: None }).await);
+        assert!(holds(&store, Compare::new(key, CompareOp::Equal, Target::Lease(None))).await);
         for op in OPERATORS {
-            let value = Compare::Value { key: key.into(), op, value: Bytes::new() };
+            let value = Compare::new(key, op, Target::Value(Bytes::new()));
             assert!(!holds(&store, value).await, "nothing is true of a value that is not there");
         }
     }
@@ -233,4 +233,56 @@ pub async fn a_transaction_as_large_as_allowed_is_one_revision(store: Arc<dyn St
     let rows = read(&store, Range::prefix("k")).await;
     assert_eq!(rows.len(), TXN_OPS_MAX);
     assert!(rows.iter().all(|kv| kv.mod_revision == answer.revision));
+}
+
+pub async fn a_comparison_of_a_stretch_is_about_every_key_in_it(store: Arc<dyn Store>) {
+    does(&store, [Op::put("s/a", "1"), Op::put("s/b", "1"), Op::put("t", "2")]).await;
+    let stretch = Range::prefix("s/");
+    let every = |op, target| Compare::new("s/", op, target).to(stretch.end.clone());
+    let value = |text: &'static str| Target::Value(Bytes::from_static(text.as_bytes()));
+    assert!(holds(&store, every(CompareOp::Equal, value("1"))).await);
+    assert!(!holds(&store, every(CompareOp::Equal, value("2"))).await);
+    does(&store, [Op::put("s/b", "2")]).await;
+    assert!(!holds(&store, every(CompareOp::Equal, value("1"))).await, "one differs");
+    assert!(holds(&store, every(CompareOp::Greater, Target::Version(0))).await);
+    assert!(!holds(&store, every(CompareOp::Greater, Target::Version(1))).await);
+    let nobody = |op, target| Compare::new("u/", op, target).to(Range::prefix("u/").end);
+    assert!(
+        holds(&store, nobody(CompareOp::Equal, Target::Create(Revision::ZERO))).await,
+        "no keys are one missing key"
+    );
+    assert!(!holds(&store, nobody(CompareOp::NotEqual, value("1"))).await, "nothing is true of no value");
+    assert!(holds(&store, Compare::new("s/b", CompareOp::Greater, Target::Version(0)).to(RangeEnd::Unbounded)).await);
+}
+
+pub async fn a_put_may_keep_the_value_or_the_lease(store: Arc<dyn Store>) {
+    let keeping = |value: bool, lease: bool, given: &'static str, to: Option<LeaseId>| Op::Put {
+        key: "k".into(),
+        value: Bytes::from_static(given.as_bytes()),
+        lease: to,
+        keep: Keep { value, lease },
+    };
+    let missing = store.txn(Txn::of([keeping(true, false, "", None)])).await;
+    assert!(matches!(missing, Err(Error::KeyNotFound { .. })), "{missing:?}");
+    let lease = store.lease_grant(600, None).await.unwrap().id;
+    does(&store, [Op::put_leased("k", "v", lease)]).await;
+    does(&store, [keeping(true, true, "", None)]).await;
+    let kept = get(&store, "k").await.unwrap();
+    assert_eq!((&kept.value[..], kept.lease, kept.version), (&b"v"[..], Some(lease), 2));
+    does(&store, [keeping(false, true, "w", None)]).await;
+    assert_eq!(get(&store, "k").await.unwrap().lease, Some(lease));
+    does(&store, [keeping(true, false, "", None)]).await;
+    let freed = get(&store, "k").await.unwrap();
+    assert_eq!((&freed.value[..], freed.lease), (&b"w"[..], None));
+    for both in [keeping(true, false, "x", None), keeping(false, true, "", Some(lease))] {
+        assert!(matches!(store.txn(Txn::of([both])).await, Err(Error::KeptAndGiven { .. })));
+    }
+    let half = store
+        .txn(Txn::of([
+            Op::put("other", ""),
+            Op::Put { key: "none".into(), value: Bytes::new(), lease: None, keep: Keep { value: true, lease: false } },
+        ]))
+        .await;
+    assert!(matches!(half, Err(Error::KeyNotFound { .. })));
+    assert!(get(&store, "other").await.is_none(), "a refusal changes nothing");
 }

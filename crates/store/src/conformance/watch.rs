@@ -1,10 +1,11 @@
 //! Watches: now, from the past, from the future, slow, many.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{delete, does, next, next_error, put, watching};
+use super::{WAIT_MAX, delete, does, next, next_error, put, watching};
 use crate::limits::FEED_BYTES_MAX;
-use crate::{Batch, Error, EventKind, KeyValue, Op, RangeEnd, Revision, Store, WatchRequest};
+use crate::{Batch, Error, EventKind, KeyValue, Op, RangeEnd, Revision, Store, WatchRequest, Watcher};
 
 /// `+key=value` and `-key`, in order.
 fn shown(batch: &Batch) -> String {
@@ -221,4 +222,26 @@ pub async fn a_watch_that_can_see_nothing_is_refused(store: Arc<dyn Store>) {
         assert!(matches!(store.watch(request).await, Err(Error::RangeInverted)));
     }
     assert!(matches!(store.watch(WatchRequest::key("")).await, Err(Error::KeyEmpty)));
+}
+
+pub async fn a_watcher_tells_how_far_it_has_come(store: Arc<dyn Store>) {
+    put(&store, "a", "1").await;
+    let mut watcher = watching(&store, WatchRequest::key("a").from(Revision::FIRST)).await;
+    let seen = next(&mut watcher).await.revision;
+    wait_for(&mut watcher, seen).await;
+    let other = put(&store, "b", "1").await;
+    wait_for(&mut watcher, other).await;
+    let again = put(&store, "a", "2").await;
+    assert_eq!(next(&mut watcher).await.revision, again, "progress takes nothing away");
+}
+
+/// Until everything up to `revision` has been delivered, as the watcher says.
+async fn wait_for(watcher: &mut Watcher, revision: Revision) {
+    let reached = async {
+        while watcher.progress().is_none_or(|progress| progress < revision) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, reached).await.expect("the watcher comes up to the newest revision");
+    assert_eq!(watcher.progress(), Some(revision));
 }

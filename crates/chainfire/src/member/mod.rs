@@ -1,0 +1,3 @@
+//! One member of a replicated store.
+
+pub mod types;

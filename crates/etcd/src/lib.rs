@@ -1,0 +1,1 @@
+//! Any etcd v3 cluster as a store, and the etcd v3 protocol itself.
