@@ -315,6 +315,32 @@ mod tests {
         conformance::run(async || Subject::new(Memory::new())).await;
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_many_clients_hear_is_linearizable() {
+        use std::sync::atomic::{AtomicBool, AtomicU64};
+
+        use conformance::linear::{Client, Heard, History, by_log, by_values, told_rightly, whole_log};
+
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let following = tokio::spawn(conformance::linear::follow(store.clone(), told.clone()));
+        let history = History::default();
+        let (values, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let clients = (0..6).map(|number| {
+            let client = Client::new(number, store.clone(), history.clone(), values.clone(), 1);
+            tokio::spawn(client.run(100, std::time::Duration::ZERO, stop.clone()))
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        let (ops, log) = (history.ops(), whole_log(&*store).await.unwrap());
+        assert!(ops.iter().filter(|op| matches!(op.heard, Heard::Wrote(_))).count() > 50);
+        by_log(&ops, &log).unwrap();
+        by_values(&ops).unwrap();
+        following.abort();
+        told_rightly(&told.lock(), &log).unwrap();
+    }
+
     #[tokio::test]
     async fn watchers_end_with_the_store() {
         let store = Memory::new();

@@ -12,6 +12,7 @@ pub mod concurrency;
 pub mod history;
 pub mod kv;
 pub mod lease;
+pub mod linear;
 pub mod model;
 pub mod range;
 pub mod txn;
