@@ -110,7 +110,7 @@ pub struct Command {
 pub struct Receipt {
     /// The rows after it, in the order of the verbs. A removed row stands here as it last was.
     pub rows: Vec<Row>,
-    /// The revision of its transaction; the present one when nothing changed.
+    /// The revision of its transaction; when nothing changed, the one of the newest row that was looked at.
     pub sequence: u64,
     /// True when an earlier request with the same idempotency key had this answer.
     pub replayed: bool,

@@ -3,7 +3,7 @@
 use model::event::{Change, Event, SCHEMA_VERSION};
 use model::{Code, Error, Id, Row, Scope, fold};
 use serde_json::Value;
-use store::{Compare, Op};
+use store::{Compare, Op, Revision};
 
 use crate::command::{Origin, Verb};
 use crate::keys;
@@ -22,11 +22,22 @@ pub struct Draft<'a> {
     /// Claims that must be free, so that a lost race can say which one was taken.
     pub claims: Vec<String>,
     pub now_ms: u64,
+    /// The newest revision among the rows that were looked at.
+    pub read: Revision,
 }
 
 impl<'a> Draft<'a> {
     pub fn new(cx: Admission<'a>, origin: &'a Origin) -> Self {
-        Self { cx, origin, when: Vec::new(), then: Vec::new(), rows: Vec::new(), claims: Vec::new(), now_ms: cx.now_ms }
+        Self {
+            cx,
+            origin,
+            when: Vec::new(),
+            then: Vec::new(),
+            rows: Vec::new(),
+            claims: Vec::new(),
+            now_ms: cx.now_ms,
+            read: Revision::ZERO,
+        }
     }
 
     pub async fn add(&mut self, verb: &Verb) -> Result<(), Error> {
@@ -89,8 +100,9 @@ impl<'a> Draft<'a> {
         known.ok_or_else(|| Error::new(Code::NotFound, format!("there is no kind `{name}`")))
     }
 
-    async fn existing(&self, id: &Id, if_version: Option<u64>) -> Result<Stored, Error> {
+    async fn existing(&mut self, id: &Id, if_version: Option<u64>) -> Result<Stored, Error> {
         let stored = rows::get(&**self.cx.door.store(), id).await?.ok_or_else(|| Error::not_found(id))?;
+        self.read = self.read.max(stored.revision);
         let found = stored.row.version;
         match if_version {
             Some(expected) if expected != found => Err(Error::new(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Error, Id, Row, Scope};
 use parking_lot::RwLock;
@@ -9,6 +10,14 @@ use store::{Range, Revision, Store};
 use tokio::sync::watch;
 
 use crate::keys;
+use crate::outage::Outage;
+
+/// Rows in one answer of the store: a message of a store over a network has its limit.
+const PAGE_ROWS: usize = 1000;
+/// Reading one page takes no longer, or the store counts as away.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts to read all rows again.
+const AGAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// All rows at one revision. Cheap to clone; never changes.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +69,7 @@ impl Table {
 pub struct Rows {
     table: Arc<RwLock<Arc<Table>>>,
     revision: watch::Receiver<u64>,
+    outage: Outage,
 }
 
 /// What a change of the table was about, for those who follow it.
@@ -73,16 +83,23 @@ pub struct Changed {
 pub const CHANGES_MAX: usize = 1024;
 
 impl Rows {
-    /// Reads all rows and follows the store in a task of its own until the returned handle is dropped and the
-    /// store ends the watch.
+    /// Reads all rows and follows the store in a task of its own until the returned handle is dropped. When the store
+    /// does not answer, the task waits until it does and says so in [`Rows::outage`].
     pub async fn follow(store: Arc<dyn Store>) -> Result<(Rows, tokio::sync::broadcast::Sender<Changed>), Error> {
         let (table, revision) = read_all(&*store).await?;
         let (seen, revision_seen) = watch::channel(revision.0);
-        let rows = Rows { table: Arc::new(RwLock::new(Arc::new(table))), revision: revision_seen };
+        let outage = Outage::new();
+        let table = Arc::new(RwLock::new(Arc::new(table)));
+        let rows = Rows { table, revision: revision_seen, outage: outage.clone() };
         let (changes, _) = tokio::sync::broadcast::channel(CHANGES_MAX);
-        let task = Follower { store, table: Arc::downgrade(&rows.table), changes: changes.clone(), seen };
+        let task = Follower { store, table: Arc::downgrade(&rows.table), changes: changes.clone(), seen, outage };
         tokio::spawn(task.run(revision));
         Ok((rows, changes))
+    }
+
+    /// Whether the store answers.
+    pub fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -102,25 +119,70 @@ struct Follower {
     table: std::sync::Weak<RwLock<Arc<Table>>>,
     changes: tokio::sync::broadcast::Sender<Changed>,
     seen: watch::Sender<u64>,
+    outage: Outage,
 }
 
 impl Follower {
     async fn run(self, mut at: Revision) {
         loop {
-            match self.watch(at).await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "the view of rows lost its watch and reads all rows again"),
+            tokio::select! {
+                ended = self.watch(at) => match ended {
+                    Ok(()) => {}
+                    Err(error) => tracing::warn!(%error, "the view of rows lost its watch and reads all rows again"),
+                },
+                () = self.outage.suspected() => {}
             }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            let Ok((table, revision)) = read_all(&*self.store).await else { continue };
-            let Some(shared) = self.table.upgrade() else { return };
-            *shared.write() = Arc::new(table);
-            at = revision;
-            self.seen.send_replace(at.0);
-            for row in shared.read().iter() {
-                let _ = self.changes.send(Changed { before: None, after: Some(row.clone()) });
+            match self.read_again().await {
+                Some(revision) => at = revision,
+                None => return,
             }
         }
+    }
+
+    /// Brings the table up to date by reading everything, however long that takes; `None` when nobody needs it any more.
+    async fn read_again(&self) -> Option<Revision> {
+        loop {
+            // First, so that a store that answers reads and ends every watch is not asked without a pause.
+            tokio::time::sleep(AGAIN_PAUSE).await;
+            // The table is gone: so is whoever wanted it followed.
+            self.table.upgrade()?;
+            match read_all(&*self.store).await {
+                Ok((table, revision)) => {
+                    self.replace(table, revision)?;
+                    if let Some(away) = self.outage.ended() {
+                        let seconds = world::Clock::real().now_ms().saturating_sub(away.since_ms) / 1000;
+                        tracing::warn!(seconds, "the store answers again");
+                    }
+                    return Some(revision);
+                }
+                Err(error) => {
+                    let why = if error.why.is_empty() { error.message } else { error.why };
+                    if self.outage.began(world::Clock::real().now_ms(), &why) {
+                        tracing::warn!(why, "the store does not answer; everything waits for it, and machines go on");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a new table, and tells of every row that differs.
+    fn replace(&self, table: Table, revision: Revision) -> Option<()> {
+        let shared = self.table.upgrade()?;
+        let new = Arc::new(table);
+        let old = std::mem::replace(&mut *shared.write(), new.clone());
+        self.seen.send_replace(revision.0);
+        let gone = old.iter().filter(|row| new.get(&row.id).is_none());
+        let gone = gone.map(|row| Changed { before: Some(row.clone()), after: None });
+        let changed = new.iter().filter_map(|row| {
+            let before = old.get(&row.id);
+            let same = before.is_some_and(|before| before.version == row.version);
+            (!same).then(|| Changed { before: before.cloned(), after: Some(row.clone()) })
+        });
+        for change in gone.chain(changed) {
+            // No follower is no error: a table without a loop still answers reads.
+            let _ = self.changes.send(change);
+        }
+        Some(())
     }
 
     async fn watch(&self, from: Revision) -> Result<(), store::Error> {
@@ -172,13 +234,24 @@ impl Table {
     }
 }
 
+/// All rows as of one revision, page by page.
 async fn read_all(store: &dyn Store) -> Result<(Table, Revision), Error> {
-    let answer = store.range(Range::prefix(keys::ROWS)).await.map_err(from_store)?;
-    let mut table = Table { revision: answer.revision.0, ..Table::default() };
-    for item in &answer.items {
-        table.change(&item.key, Some(&item.value));
+    let mut range = Range::prefix(keys::ROWS).limit(PAGE_ROWS).uncounted();
+    let mut table = Table::default();
+    loop {
+        let page = tokio::time::timeout(PAGE_TIME_MAX, store.range(range.clone())).await;
+        let page = page.unwrap_or(Err(store::Error::TimedOut)).map_err(from_store)?;
+        // The first page says which revision all of them are read at.
+        let at = *range.revision.get_or_insert(page.revision);
+        table.revision = at.0;
+        for item in &page.items {
+            table.change(&item.key, Some(&item.value));
+        }
+        match page.items.last() {
+            Some(last) if page.more => range.start = [&last.key[..], &[0]].concat().into(),
+            _ => return Ok((table, at)),
+        }
     }
-    Ok((table, answer.revision))
 }
 
 /// A row and the revision at which it was last written.
@@ -245,7 +318,15 @@ pub async fn below(store: &dyn Store, row: &Row) -> Result<Table, Error> {
     Ok(Table::from_rows(rows))
 }
 
+/// The reason codes of the store's own faults.
+pub const STORE_UNAVAILABLE: &str = "store_unavailable";
+pub const STORE_FULL: &str = "store_full";
+
 /// What a caller is told of a fault in the store.
 pub fn from_store(error: store::Error) -> Error {
-    Error::new(model::Code::Unavailable, "the store did not answer").why(error.to_string()).reason("store_unavailable")
+    if let store::Error::DiskFull = error {
+        let full = Error::new(model::Code::Unavailable, "the store's disk is full; nothing was changed");
+        return full.hint("make room on the disk of the store; it goes on by itself").reason(STORE_FULL);
+    }
+    Error::new(model::Code::Unavailable, "the store did not answer").why(error.to_string()).reason(STORE_UNAVAILABLE)
 }

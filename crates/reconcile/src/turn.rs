@@ -9,6 +9,7 @@
 //!        observe -> plan (pure) -> report -> act, step by step -> observe ...
 //!                                       |
 //!                     a fault: reported with its reason, and again after a growing pause
+//!                     the store is away: no turn begins until it answers, and then every row has one
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 
 use crate::command::{Door, Origin, Verb};
 use crate::kind::Kind;
-use crate::rows::{Changed, Rows, Table};
+use crate::rows::{self, Changed, Rows, Table};
 
 /// Turns that run at once in one loop.
 pub const TURNS_MAX: usize = 32;
@@ -254,9 +255,14 @@ impl Loop {
         let mut pass = tokio::time::interval(Duration::from_secs(PASS_SECONDS));
         pass.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         pass.tick().await;
+        let mut outage = self.inner.rows.outage().follow();
         loop {
-            self.start_turns();
-            let timer = self.next_timer();
+            // The branch without a store has no turns: they would do what they cannot write down.
+            let away = outage.borrow_and_update().is_some();
+            if !away {
+                self.start_turns();
+            }
+            let timer = if away { Duration::from_secs(PASS_SECONDS) } else { self.next_timer() };
             tokio::select! {
                 change = changes.recv() => match change {
                     Ok(change) => self.noticed(&change),
@@ -266,6 +272,7 @@ impl Loop {
                 () = self.inner.work.notified() => {}
                 () = tokio::time::sleep(timer) => self.fire_timers(),
                 _ = pass.tick() => self.wake_all(),
+                Ok(()) = outage.changed() => if outage.borrow().is_none() { self.wake_all() },
             }
         }
     }
@@ -402,6 +409,12 @@ impl Loop {
             *faults = Faults { count, paused_until: now + pause, generation: row.generation, deleting: row.deleting() };
             (count, pause)
         };
+        if error.reason.as_deref() == Some(rows::STORE_UNAVAILABLE) {
+            // Not the row's fault, and there is nowhere to write it.
+            tracing::debug!(row = %row.id, name = row.name, why = error.why, count, "a turn was not answered by the store");
+            self.inner.rows.outage().suspect();
+            return Next::After(pause);
+        }
         // A row that was read before someone else changed it is simply read again.
         let raced = matches!(error.code, model::Code::VersionConflict | model::Code::NotFound) && count == 1;
         if !raced {

@@ -1,10 +1,14 @@
 //! Answers about the program, the cloud itself, and its log.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use http::StatusCode;
 use model::{Code, Error, Scope};
+use reconcile::rows::from_store;
 use reconcile::{Registry, log, replay as replays};
 use serde_json::{Value, json};
+use store::Range;
 
 use super::call::Call;
 use super::problem::Refusal;
@@ -15,18 +19,27 @@ pub fn openapi(call: Call) -> Response {
     with_type(StatusCode::OK, "application/json", call.cloud.openapi.clone())
 }
 
-pub fn health(_: Call) -> Result<Response, Refusal> {
-    json(StatusCode::OK, &json!({"status": "up"}))
+/// How long the store may take to answer whether it is there.
+const READY_TIME_MAX: Duration = Duration::from_secs(5);
+
+pub fn health(call: Call) -> Result<Response, Refusal> {
+    let store = match call.cloud.rows.outage().away() {
+        None => json!({"status": "answers"}),
+        // Why is for those with a token: anyone may ask here.
+        Some(away) => json!({"status": "away", "since_ms": away.since_ms}),
+    };
+    json(StatusCode::OK, &json!({"status": "up", "store": store}))
 }
 
 pub async fn ready(call: Call) -> Result<Response, Refusal> {
     if call.cloud.closing.is_cancelled() {
         return Err(Error::new(Code::Unavailable, "the control plane is stopping").into());
     }
-    let status = call.cloud.door.store().status().await.map_err(|error| {
-        Error::new(Code::Unavailable, "the store does not answer").why(error.to_string()).reason("store_unavailable")
-    })?;
-    json(StatusCode::OK, &json!({"status": "ready", "revision": status.revision.0}))
+    // A read, not the status: a member that is cut off from the others knows its own status well.
+    let range = call.cloud.door.store().range(Range::prefix(reconcile::keys::ROWS).limit(1).keys_only().uncounted());
+    let answer = tokio::time::timeout(READY_TIME_MAX, range).await.unwrap_or(Err(store::Error::TimedOut));
+    let revision = answer.map_err(from_store)?.revision;
+    json(StatusCode::OK, &json!({"status": "ready", "revision": revision.0}))
 }
 
 pub fn version(call: Call) -> Result<Response, Refusal> {

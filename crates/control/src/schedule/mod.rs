@@ -8,7 +8,7 @@ mod place;
 use std::time::Duration;
 
 use model::{Code, Error};
-use reconcile::rows::Changed;
+use reconcile::rows::{Changed, STORE_UNAVAILABLE};
 use reconcile::{Door, Origin, Rows, Verb};
 use tokio::sync::broadcast;
 
@@ -23,9 +23,16 @@ const PAUSE_MS: u64 = 500;
 
 /// Runs until the view of rows ends.
 pub async fn run(door: Door, rows: Rows, mut changes: broadcast::Receiver<Changed>) {
+    let mut outage = rows.outage().follow();
     loop {
+        // An error means that the rows are followed no longer; then nothing changes and nothing is to be placed.
+        let _ = outage.wait_for(Option::is_none).await;
         let wait = match pass(&door, &rows).await {
             Ok(()) => Duration::from_secs(PASS_SECONDS),
+            Err(error) if error.reason.as_deref() == Some(STORE_UNAVAILABLE) => {
+                rows.outage().suspect();
+                Duration::from_millis(PAUSE_MS)
+            }
             Err(error) => {
                 tracing::warn!(%error, why = error.why, "the scheduler could not write a decision");
                 Duration::from_millis(PAUSE_MS)

@@ -2,5 +2,6 @@
 
 mod command;
 mod log;
+mod outage;
 mod toy;
 mod turn;

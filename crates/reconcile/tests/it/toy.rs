@@ -132,7 +132,10 @@ pub struct Cloud {
 
 impl Cloud {
     pub async fn new() -> Self {
-        let store: Arc<dyn Store> = Arc::new(store::memory::Memory::new());
+        Self::on(Arc::new(store::memory::Memory::new())).await
+    }
+
+    pub async fn on(store: Arc<dyn Store>) -> Self {
         let world = Arc::new(World::default());
         let registry = Registry::new(vec![Arc::new(Toy(world.clone()))]);
         let door = Door::new(store.clone(), registry, Clock::real());
@@ -141,9 +144,11 @@ impl Cloud {
     }
 
     pub fn start(&self) -> tokio::task::JoinHandle<()> {
-        let all = Arc::new(|_: &dyn Kind, _: &Row| true);
-        let turns = Loop::new(self.door.clone(), self.rows.clone(), "test", None, all);
-        tokio::spawn(turns.run(self.changes.subscribe()))
+        tokio::spawn(self.turns().run(self.changes.subscribe()))
+    }
+
+    pub fn turns(&self) -> Loop {
+        Loop::new(self.door.clone(), self.rows.clone(), "test", None, Arc::new(|_: &dyn Kind, _: &Row| true))
     }
 
     pub fn create(name: &str, wanted: i64) -> Verb {

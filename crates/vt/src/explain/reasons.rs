@@ -218,9 +218,17 @@ pub const ALL: &[Reason] = &[
     ),
     reason("starting", "The process is being started.", WAIT),
     reason(
+        "store_full",
+        "The disk of the store is full; nothing was changed.",
+        &["Make room on the disk of the store; it goes on by itself."],
+    ),
+    reason(
         "store_unavailable",
-        "The store does not answer.",
-        &["Look at what `vt up` prints, and at the disk below its data folder."],
+        "The store does not answer. The cloud waits for it, and machines go on.",
+        &[
+            "Look at what `vt up` prints, and at the disk below its data folder.",
+            "vt store status --endpoints HOST:PORT   looks at the members of a store that others serve.",
+        ],
     ),
     reason("superseded", "A newer deploy took over.", &["vt status   shows what runs now."]),
     reason(
