@@ -8,10 +8,12 @@
 //! cargo xtask guide     docs/guides/first-app.md, word for word
 //! cargo xtask sample    the sample image, for tests
 //! cargo xtask openapi   the API's document, into api/
+//! cargo xtask codegen   the etcd protocol's code, into crates/etcd/src/proto
 //! ```
 
 mod bench;
 mod cloud;
+mod codegen;
 mod demo;
 mod docs;
 mod floors;
@@ -36,7 +38,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   docs                          checks that every file the pages name is there
   guide                         follows docs/guides/first-app.md with the vt of `cargo build --workspace`
   sample DIR                    the sample images
-  openapi [--write]             checks api/openapi.json; --write replaces it";
+  openapi [--write]             checks api/openapi.json; --write replaces it
+  codegen [--check|--write]     checks the etcd protocol's generated code; --write replaces it";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
         ["sample", folder] => sample::ensure(folder.as_ref()),
         ["openapi"] => openapi::openapi(false),
         ["openapi", "--write"] => openapi::openapi(true),
+        ["codegen"] | ["codegen", "--check"] => codegen::codegen(false),
+        ["codegen", "--write"] => codegen::codegen(true),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

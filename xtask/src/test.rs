@@ -1,7 +1,7 @@
 //! Everything that proves Photon, from a clean clone, in order; the first step that fails ends it.
 //!
 //! ```text
-//! packages -> floors -> docs -> fmt -> clippy -> deny -> build -> tests -> openapi -> guide -> "N passed, N failed, N skipped"
+//! packages -> floors -> docs -> codegen -> fmt -> clippy -> deny -> build -> tests -> openapi -> guide -> "N passed, N failed, N skipped"
 //! ```
 //!
 //! The last line counts tests, and each of the other steps as one. A test that says `skipped: REASON` counts as skipped.
@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::run::{cargo, show, show_elapsed};
-use crate::{docs, floors, guide, openapi, packages, run};
+use crate::{codegen, docs, floors, guide, openapi, packages, run};
 use outcome::Counts;
 
 /// Environment of tests that would boot real machines: they skip when it is set.
@@ -28,6 +28,9 @@ type Work = fn(bool, &mut Counts) -> Result<()>;
 const STEPS: &[(&str, bool, Work)] = &[
     ("floors: arrows between crates point down", true, |_, counts| counts.step(floors::floors(false))),
     ("docs: every file that the pages name is there", true, |_, counts| counts.step(docs::docs())),
+    ("codegen: the etcd protocol's code is what its sources give", true, |_, counts| {
+        counts.step(codegen::codegen(false))
+    }),
     ("format", true, |_, counts| counts.step(show(&mut cargo(&["fmt", "--all", "--check"])))),
     ("clippy", true, |_, counts| counts.step(show(&mut cargo(CLIPPY)))),
     ("deny: licenses, bans, sources", false, |_, counts| counts.step(deny::check())),
