@@ -41,6 +41,8 @@ pub enum Error {
     LeaseTtl { seconds: u64, max: u64 },
     #[error("the watcher fell behind; watch again from revision {resume}")]
     WatchLagged { resume: Revision },
+    #[error("that would be more than the quota of {limit} {what}")]
+    OverQuota { what: &'static str, limit: u64 },
     #[error("the disk is full; nothing was changed")]
     DiskFull,
     #[error("{} is in use by another process", .path.display())]
@@ -88,6 +90,7 @@ impl Error {
             | Self::LeaseIdInvalid { .. }
             | Self::LeaseTtl { .. }
             | Self::DiskFull
+            | Self::OverQuota { .. }
             | Self::NoLeader
             | Self::Overloaded
             | Self::Locked { .. }

@@ -31,6 +31,7 @@ pub mod lessor;
 pub mod limits;
 pub mod memory;
 pub mod select;
+pub mod space;
 mod span;
 mod store;
 mod txn;
