@@ -2,14 +2,16 @@
 //!
 //! One entry of the log carries many requests: everything that waited while the entry before it was on its way.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::{Error, Lease, LeaseId, Revision, Txn, TxnAnswer};
 
-/// Requests in the order in which they are applied.
+/// Requests in the order in which they are applied. Cheap to clone: the log, each follower and the state have it at once.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Proposal {
-    pub requests: Vec<Request>,
+    pub requests: Arc<Vec<Request>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub enum Request {
     },
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Txn(TxnAnswer),
     Grant(Lease),

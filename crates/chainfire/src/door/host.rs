@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use store::{Error, Revision, Txn, TxnAnswer};
 
 use crate::command::Refusal;
@@ -18,7 +19,7 @@ pub struct Header {
     pub term: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemberFact {
     pub id: MemberId,
     pub contact: Contact,
@@ -47,7 +48,7 @@ pub struct System {
     pub rows: BTreeMap<Bytes, Bytes>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum MemberChange {
     Add { contact: Contact, learner: bool },
     Remove(MemberId),
