@@ -1,5 +1,32 @@
-//! The etcd v3 API over a store.
+//! The etcd v3 API over a store: to a client it is etcd.
+//!
+//! ```text
+//!   connection ── route ──▶ grpc ──▶ kv, watch, lease, cluster, maintenance, auth, lock, election ──▶ desk ──▶ store
+//!                   └─────▶ http: health, version, metrics                                             └────▶ host
+//! ```
+//!
+//! A [`Store`](store::Store) keeps keys; a [`Host`] knows the cluster and keeps the system rows: users, roles, alarms.
+//! Every request is decided on the system rows as they are here, and what it changes carries their version, so that a
+//! permission that was taken away meanwhile is not used. Tasks: one for each listener, each connection and each call.
 
+pub mod alarm;
+#[allow(dead_code, reason = "for the services that follow")]
+mod auth;
+mod desk;
+#[allow(dead_code, reason = "for the services that follow")]
+mod grpc;
 pub mod host;
+mod http;
+mod kv;
+mod options;
+#[allow(dead_code, reason = "for the services that follow")]
+mod refusal;
+mod route;
+mod serve;
+pub mod solo;
+pub mod tls;
 
 pub use host::Host;
+pub use options::{Options, TlsFiles};
+pub use serve::{Error, Handle, serve};
+pub use solo::Solo;

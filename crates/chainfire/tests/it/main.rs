@@ -2,6 +2,8 @@
 
 mod damage;
 mod disk;
+mod door_kv;
+mod door_support;
 mod folder;
 mod full;
 mod kill;
