@@ -1,1 +1,4 @@
+//! Against a real etcd, Debian's `etcd-server`, started on loopback.
 
+mod access;
+mod cluster;
