@@ -14,6 +14,7 @@
 pub mod command;
 pub mod door;
 pub mod embedded;
+pub mod log;
 pub mod member;
 
 pub use embedded::{Embedded, Options};

@@ -1,0 +1,297 @@
+//! Reading a log again from its beginning: what is whole, what a power cut tore, what is damaged.
+//!
+//! Every segment but the last was synced as a whole before the next one was named, so there any flaw is damage. In the
+//! last one, what a mark says was synced is whole or damaged. Beyond that, one or a few writes were under way, or were
+//! done and nobody noted it, and the flaw may be a tear: sectors that never reached the disk. A segment is zeros before
+//! it is written to, and a sector is written whole or not at all, so a tear shows: where the first record that is not
+//! whole lies, some sector has nothing but zeros from there on. A flaw without one is damage.
+//!
+//! ```text
+//!   flaw ─▶ below what a mark (before or behind it) says was synced? ─▶ corrupt
+//!        ─▶ its sectors were all written?                           ─▶ corrupt
+//!        ─▶ else it was never acknowledged                          ─▶ cut off, and all behind it
+//! ```
+//!
+//! What cannot be known: whether damage that *looks* like a missing sector, in the writes after the last note, is one.
+//! A note follows each sync within [`super::LAZY`], and reaches the disk when the kernel writes it back or with the next
+//! sync. So what a bad disk can take away unseen is the last flush before a power cut, and only by turning whole sectors
+//! into zeros. After a clean close it is nothing.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use store::Error;
+
+use super::fault::{corrupt, opening};
+use super::format::{self, ALIGN, Flaw, HEADER_BYTES, Header, HeaderFlaw, Kind, Mark, SECTOR_BYTES};
+use super::index::{Index, Segment};
+use super::marks::{Id, Marks};
+use super::medium::Medium;
+
+/// What a folder held.
+#[derive(Default)]
+pub struct Recovered {
+    pub marks: Marks,
+    pub index: Index,
+    /// Oldest first, all that stay.
+    pub segments: Vec<Arc<Segment>>,
+    /// Of the segment that is written next. It takes the place of one with the same sequence.
+    pub sequence: u64,
+    pub previous_end: u64,
+    pub previous_sum: u64,
+    /// Segments that nothing refers to any more: a purge was cut short.
+    pub forgotten: Vec<String>,
+}
+
+pub fn name(sequence: u64) -> String {
+    format!("{sequence:016x}.log")
+}
+
+fn sequence(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    let sequence = u64::from_str_radix(digits, 16).ok()?;
+    (name == self::name(sequence)).then_some(sequence)
+}
+
+struct Opened {
+    segment: Arc<Segment>,
+    header: Header,
+    header_sum: u64,
+}
+
+/// The longest stretch of segments that ends with the newest; a gap before it is where a purge was cut short.
+pub fn recover(medium: &dyn Medium, cluster: u64) -> Result<Recovered, Error> {
+    let names = medium.names().map_err(|error| opening("list the log's folder", error))?;
+    let mut names: BTreeMap<u64, String> =
+        names.into_iter().filter_map(|name| Some((sequence(&name)?, name))).collect();
+    let Some(newest) = names.keys().next_back().copied() else { return Ok(Recovered::default()) };
+    let mut oldest = newest;
+    while oldest > 0 && names.contains_key(&(oldest - 1)) {
+        oldest -= 1;
+    }
+    let kept = names.split_off(&oldest);
+    let opened = kept.values().map(|name| open(medium, name, cluster)).collect::<Result<Vec<_>, _>>()?;
+    let mut replay = Replay::default();
+    let mut recovered = Recovered { forgotten: names.into_values().collect(), ..Recovered::default() };
+    for (nth, this) in opened.iter().enumerate() {
+        let next = opened.get(nth + 1);
+        let end = replay.segment(this, next)?;
+        // A last segment that says nothing new is written anew, so that restarts do not pile up segments.
+        if next.is_none() && !end.work {
+            recovered.sequence = this.header.sequence;
+            recovered.previous_end = this.header.previous_end;
+            recovered.previous_sum = this.header.previous_sum;
+        } else {
+            let last = this.header.sequence.checked_add(1);
+            recovered.sequence =
+                last.ok_or_else(|| corrupt(&this.segment.path, 0, "the segments have no next number"))?;
+            recovered.previous_end = end.offset as u64;
+            recovered.previous_sum = end.sum;
+            recovered.segments.push(this.segment.clone());
+        }
+    }
+    if replay.missing_below > replay.marks.first() {
+        let what = format!(
+            "the log goes on from entry {}, and the segments that have the entries from {} on are missing",
+            replay.missing_below,
+            replay.marks.first(),
+        );
+        return Err(corrupt(&opened[0].segment.path, HEADER_BYTES, &what));
+    }
+    // Noted before its entry was written, and only the note survived.
+    if replay.marks.committed > replay.marks.last {
+        replay.marks.committed = replay.marks.last;
+    }
+    recovered.marks = replay.marks;
+    recovered.index = replay.index;
+    Ok(recovered)
+}
+
+fn open(medium: &dyn Medium, name: &str, cluster: u64) -> Result<Opened, Error> {
+    let path = medium.path(name);
+    let failed = |error| opening("open a segment of the log", error);
+    let blob = medium.open(name).map_err(failed)?;
+    let length = blob.bytes().map_err(failed)?;
+    let mut start = [0; HEADER_BYTES];
+    let got = blob.read_at(0, &mut start).map_err(failed)?;
+    let (header, header_sum) = match Header::decode(&start[..got]) {
+        Ok(decoded) => decoded,
+        Err(HeaderFlaw::Format(found)) => {
+            return Err(Error::FormatUnknown { path, found: u64::from(found), known: u64::from(format::FORMAT) });
+        }
+        Err(HeaderFlaw::Damaged) => return Err(corrupt(&path, 0, "the segment's header is damaged")),
+    };
+    if name != self::name(header.sequence) {
+        return Err(corrupt(&path, 0, &format!("this is segment {}, under another name", header.sequence)));
+    }
+    if cluster != 0 && header.cluster != 0 && header.cluster != cluster {
+        return Err(corrupt(&path, 0, &format!("it belongs to cluster {:x} and not to {cluster:x}", header.cluster)));
+    }
+    if header.bytes > u64::from(u32::MAX) {
+        return Err(corrupt(&path, 0, "the segment is longer than one can be"));
+    }
+    if length < header.bytes {
+        return Err(corrupt(
+            &path,
+            length as usize,
+            &format!("the file ends, it was made with {} bytes", header.bytes),
+        ));
+    }
+    let segment = Arc::new(Segment { sequence: header.sequence, blob, path, bytes: header.bytes });
+    Ok(Opened { segment, header, header_sum })
+}
+
+/// Where a segment's records end.
+struct End {
+    offset: usize,
+    sum: u64,
+    /// There is something that the segment did not take over from the one before.
+    work: bool,
+}
+
+#[derive(Default)]
+struct Replay {
+    marks: Marks,
+    index: Index,
+    /// The first segment's first mark was read: what came before it is known.
+    begun: bool,
+    /// Entries below lie in segments that are gone, as far as they are not cut off or purged.
+    missing_below: u64,
+}
+
+impl Replay {
+    fn segment(&mut self, this: &Opened, next: Option<&Opened>) -> Result<End, Error> {
+        let segment = &this.segment;
+        let damaged = |offset, what: &str| corrupt(&segment.path, offset, what);
+        let bytes = segment.read(0, segment.bytes as usize);
+        let bytes = bytes.map_err(|error| opening("read a segment of the log", error))?;
+        if (bytes.len() as u64) < segment.bytes {
+            return Err(damaged(bytes.len(), "the file ends while it is read"));
+        }
+        let until = next.map(|next| next.header.previous_end);
+        let mut end = End { offset: HEADER_BYTES, sum: this.header_sum, work: false };
+        let mut synced = 0;
+        loop {
+            if until == Some(end.offset as u64) {
+                break;
+            }
+            let flaw = match format::read(&bytes[end.offset..], segment.sequence, end.offset) {
+                Ok(record) if record.previous_sum == end.sum => {
+                    let offset = end.offset;
+                    let before = self.marks.clone();
+                    let change = match record.kind {
+                        Some(Kind::Entry) => self.entry(segment, offset, record.end, record.body),
+                        Some(Kind::Mark) => self.mark(record.body, offset).map(|noted| synced = synced.max(noted)),
+                        None => Err("a record is of an unknown kind".into()),
+                    };
+                    change.map_err(|what| damaged(offset, &what))?;
+                    // The first mark was synced before the segment got its name.
+                    if offset == HEADER_BYTES {
+                        synced = record.end;
+                    } else {
+                        end.work |= (&before.vote, &before.purged, &before.last)
+                            != (&self.marks.vote, &self.marks.purged, &self.marks.last);
+                    }
+                    (end.offset, end.sum) = (record.end, record.sum);
+                    continue;
+                }
+                Ok(_) => return Err(damaged(end.offset, "a record does not follow the one before it")),
+                Err(flaw) => flaw,
+            };
+            if until.is_some() || end.offset == HEADER_BYTES {
+                return Err(damaged(end.offset, "a record is damaged"));
+            }
+            if let ControlFlow::Break(what) = torn(&bytes, segment.sequence, end.offset, flaw, synced) {
+                return Err(damaged(end.offset, &what));
+            }
+            // What a failed sync left in the kernel's cache looks written and is not: written again, it is synced for sure.
+            let again = segment.blob.write_at(synced as u64, &bytes[synced..end.offset]);
+            again.and_then(|()| segment.blob.sync()).map_err(|error| opening("sync the log", error))?;
+            break;
+        }
+        if next.is_some_and(|next| next.header.previous_sum != end.sum) {
+            return Err(damaged(end.offset, "the next segment follows another one"));
+        }
+        Ok(end)
+    }
+
+    fn entry(&mut self, segment: &Arc<Segment>, offset: usize, end: usize, body: &[u8]) -> Result<(), String> {
+        let (id, _) =
+            postcard::take_from_bytes::<Id>(body).map_err(|error| format!("an entry is malformed: {error}"))?;
+        if !self.begun {
+            return Err("the segment does not begin with a mark".into());
+        }
+        let index = id.index;
+        self.marks.append(id).map_err(|hole| format!("entry {index} is where {} should be", hole.next))?;
+        self.index.push(segment, index, offset as u32, end as u32);
+        Ok(())
+    }
+
+    /// How far the segment is known to have been synced.
+    fn mark(&mut self, body: &[u8], offset: usize) -> Result<usize, String> {
+        let mark: Mark = postcard::from_bytes(body).map_err(|error| format!("a mark is malformed: {error}"))?;
+        if self.begun {
+            let mut marks = self.marks.clone();
+            if let Some(purged) = mark.marks.purged {
+                marks.purge(purged);
+            }
+            marks.truncate(mark.marks.last);
+            if (&marks.purged, &marks.last) != (&mark.marks.purged, &mark.marks.last) {
+                return Err("a mark contradicts what comes before it".into());
+            }
+        } else {
+            self.missing_below = mark.marks.next();
+            self.begun = true;
+        }
+        self.marks = mark.marks;
+        self.missing_below = self.missing_below.min(self.marks.next());
+        self.index.truncate(self.marks.next());
+        self.index.purge(self.marks.first());
+        let synced = mark.synced as usize;
+        if synced > offset {
+            return Err("a mark knows of what comes after it".into());
+        }
+        Ok(synced)
+    }
+}
+
+/// Breaks with what is wrong when the flaw at `offset` is not what a power cut leaves.
+fn torn(bytes: &[u8], sequence: u64, offset: usize, flaw: Flaw, synced: usize) -> ControlFlow<String> {
+    if offset < synced {
+        return ControlFlow::Break(format!("a record is damaged that was synced: a mark says so up to byte {synced}"));
+    }
+    for at in (offset + ALIGN..bytes.len()).step_by(ALIGN) {
+        if format::head(&bytes[at..], sequence, at).is_some()
+            && let Ok(record) = format::read(&bytes[at..], sequence, at)
+            && record.kind == Some(Kind::Mark)
+            && postcard::from_bytes::<Mark>(record.body).is_ok_and(|mark| mark.synced as usize > offset)
+        {
+            return ControlFlow::Break(format!("a record is damaged that was synced: the mark at byte {at} says so"));
+        }
+    }
+    let unwritten = |from: usize| {
+        let to = (from + 1).next_multiple_of(SECTOR_BYTES).min(bytes.len());
+        is_zero(&bytes[from..to])
+    };
+    if offset >= bytes.len() || unwritten(offset) {
+        return ControlFlow::Continue(());
+    }
+    let missing = match flaw {
+        Flaw::Head => false,
+        Flaw::Body { end } if end > bytes.len() => false,
+        Flaw::Body { end } => {
+            let first = (offset + 1).next_multiple_of(SECTOR_BYTES);
+            (first..end).step_by(SECTOR_BYTES).any(|from| is_zero(&bytes[from..end.min(from + SECTOR_BYTES)]))
+        }
+    };
+    if missing {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break("a record is damaged, and not by a power cut".into())
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
