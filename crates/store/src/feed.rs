@@ -126,6 +126,23 @@ impl Feed {
         }
     }
 
+    /// Goes on after `newest`, for an engine that was cut off while others went on and can no longer tell everything up
+    /// to there. Watchers that had taken everything turn to history, which knows whether they missed something.
+    pub fn skip(&self, newest: Revision) {
+        let inner = &mut *self.inner.lock();
+        let next = inner.newest.next();
+        if newest < next {
+            return;
+        }
+        inner.newest = newest;
+        inner.recent.clear();
+        inner.bytes = 0;
+        for watcher in inner.watchers.values_mut() {
+            watcher.pending.get_or_insert(next);
+            watcher.wake.notify_one();
+        }
+    }
+
     /// Watchers that have taken everything end.
     pub fn close(&self) {
         let inner = &mut *self.inner.lock();

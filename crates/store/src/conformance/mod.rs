@@ -45,6 +45,13 @@ impl Subject {
     }
 }
 
+/// For an engine that needs something which is not everywhere: `Err` says why there is nothing to test here.
+impl From<Subject> for Result<Subject, String> {
+    fn from(subject: Subject) -> Self {
+        Ok(subject)
+    }
+}
+
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Case = (&'static str, fn(Arc<dyn Store>) -> Running);
 
@@ -62,19 +69,22 @@ pub async fn run<F: Future<Output = Subject>>(open: impl Fn() -> F) {
     }
 }
 
-/// Runs one case to its end in a runtime of its own.
-pub fn run_one<F: Future<Output = Subject>, C: Future<Output = ()>>(
+/// Runs one case to its end in a runtime of its own; says so when there is nothing to run it on.
+pub fn run_one<S: Into<Result<Subject, String>>, F: Future<Output = S>, C: Future<Output = ()>>(
     open: impl FnOnce() -> F,
     case: impl FnOnce(Arc<dyn Store>) -> C,
 ) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime for the case").block_on(async {
-        let subject = open().await;
-        case(subject.store.clone()).await;
+        match open().await.into() {
+            Ok(subject) => case(subject.store.clone()).await,
+            Err(reason) => println!("skipped: {reason}"),
+        }
     });
 }
 
-/// One `#[test]` for each case. The argument is called for an empty store: `async || -> Subject`.
+/// One `#[test]` for each case. The argument is called for an empty store: `async || -> Subject`, or
+/// `async || -> Result<Subject, String>` where a missing program makes the tests say that they are skipped.
 #[macro_export]
 macro_rules! suite {
     (@all $then:ident $argument:tt) => {
