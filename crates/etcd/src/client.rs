@@ -145,7 +145,10 @@ impl Client {
             let mut maintenance = connection.maintenance();
             let asked = maintenance.status(StatusRequest {});
             let reason = match tokio::time::timeout(self.shared.request_time_max, asked).await {
-                Ok(Err(status)) if matches!(Told::by(&status), Told::Unreachable | Told::Broken) => reason(&status),
+                Ok(Err(status)) if matches!(Told::by(&status), Told::Unreachable | Told::Broken) => {
+                    // The status repeats its source in a form for programmers.
+                    std::error::Error::source(&status).map_or_else(|| status.message().to_owned(), reason)
+                }
                 // Any word of its own will do.
                 Ok(_) => {
                     self.shared.current.store(at, Ordering::Relaxed);

@@ -6,6 +6,7 @@
 //! index/<id>                                    the row's key
 //! claim/<name>                                  the id of the row that holds the name
 //! once/<actor>/<key>                            the answer to a command with an idempotency key
+//! cloud/<name>                                  what the store itself is marked with; no row, no event
 //! sealed/<id>/<version>                         encrypted content that no row or event may hold
 //! ```
 

@@ -8,6 +8,7 @@
 //!                    v
 //!                  output: data to stdout (table, json, yaml, csv), everything else to stderr
 //! vt up    -> cloud: the whole cloud in this process
+//! vt store -> engine: the store alone, or any other by its URL
 //! vt       -> machine: what this machine is fit for
 //! explain  -> what a code means, without a network
 //! ```
@@ -16,6 +17,7 @@ mod cli;
 mod client;
 mod cloud;
 mod config;
+mod engine;
 mod explain;
 mod failure;
 mod machine;

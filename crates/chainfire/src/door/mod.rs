@@ -18,8 +18,6 @@ mod grpc;
 pub mod host;
 mod http;
 mod kv;
-mod lease;
-mod monitor;
 mod options;
 #[allow(dead_code, reason = "for the services that follow")]
 mod refusal;
@@ -27,7 +25,6 @@ mod route;
 mod serve;
 pub mod solo;
 pub mod tls;
-mod watch;
 
 pub use host::Host;
 pub use options::{Options, TlsFiles};

@@ -18,6 +18,7 @@ mod examples;
 mod exec;
 mod explain;
 mod globals;
+mod kv;
 mod launch;
 mod list;
 mod logs;
@@ -34,7 +35,9 @@ mod route;
 mod scale;
 mod secrets;
 mod session;
+mod stand_in;
 mod status;
+mod store;
 mod token;
 pub mod up;
 mod upload;
@@ -103,6 +106,8 @@ enum Command {
     Secret(noun::SecretArgs),
     Token(token::TokenArgs),
     Node(noun::NodeArgs),
+    Store(store::StoreArgs),
+    Kv(kv::KvArgs),
     Auth(auth::AuthArgs),
     Config(config::ConfigArgs),
     Manifest(manifest::ManifestArgs),
@@ -119,6 +124,7 @@ pub fn tree() -> clap::Command {
 
 /// Runs one command line to its exit code.
 pub fn run(arguments: Vec<OsString>) -> u8 {
+    let arguments = stand_in::translate(arguments);
     let parsed = tree().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -152,6 +158,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 fn blocking(command: Option<&Command>, work: impl Future<Output = Outcome>) -> Outcome {
     let mut builder = match command {
         Some(Command::Up(_)) => tokio::runtime::Builder::new_multi_thread(),
+        Some(Command::Store(args)) if args.serves() => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build().map_err(|error| {
@@ -193,6 +200,8 @@ async fn dispatch(session: &Session, command: Option<&Command>) -> Outcome {
         Command::Secret(args) => noun::run(session, args.act()).await,
         Command::Token(args) => token::run(session, args).await,
         Command::Node(args) => noun::run(session, args.act()).await,
+        Command::Store(args) => store::run(session, args).await,
+        Command::Kv(args) => kv::run(session, args).await,
         Command::Auth(args) => auth::run(session, args).await,
         Command::Config(args) => config::run(session, args).await,
         Command::Manifest(args) => manifest::run(session, args),

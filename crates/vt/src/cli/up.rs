@@ -13,7 +13,7 @@ use crate::failure::Outcome;
 #[command(before_help = "Examples:
   vt up
   vt up --data-dir ./cloud --http-port 8088
-  vt up --listen 127.0.0.1:7443 --config photon.toml")]
+  vt up --store etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379")]
 pub struct UpArgs {
     /// Where everything is kept that it writes
     #[arg(long, value_name = "DIR")]
@@ -24,6 +24,9 @@ pub struct UpArgs {
     /// Port of the HTTP ingress
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
+    /// Where the cloud keeps its truth: embedded, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// Settings of the cloud, as TOML; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -34,6 +37,7 @@ pub async fn run(args: &UpArgs) -> Outcome {
         data_dir: args.data_dir.clone(),
         listen: args.listen,
         http_port: args.http_port,
+        store: args.store.clone(),
         config: args.config.clone(),
     };
     crate::cloud::up(args).await?;

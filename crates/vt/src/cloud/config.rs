@@ -13,6 +13,8 @@ use model::Error;
 use model::unit::Size;
 use serde::Serialize;
 
+use crate::engine::{Access, Place};
+
 /// A setting: key, default, what it is.
 pub struct Setting {
     pub key: &'static str,
@@ -29,6 +31,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "/var/lib/vt", "folder of everything the cloud writes"),
     setting("node.name", "", "name of this machine; its host name when empty"),
     setting("node.memory", "", "memory for instances; all but a fifth of the machine's when empty"),
+    setting(
+        "store.url",
+        "embedded",
+        "where the truth is kept: embedded, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE",
+    ),
+    setting("store.cacert", "", "PEM file: who vouches for an etcd's certificates; with it TLS is spoken"),
+    setting("store.cert", "", "PEM file: the certificate that an etcd is shown"),
+    setting("store.key", "", "PEM file: its private key"),
+    setting("store.user", "", "name to log in to an etcd with"),
+    setting("store.password_file", "", "file with the password for an etcd or a database"),
     setting("api.listen", "127.0.0.1:7700", "address and port of the API"),
     setting("ingress.http", "127.0.0.1:8080", "address and port for HTTP by host name"),
     setting("ingress.tls", "127.0.0.1:8443", "address and port for TLS by server name"),
@@ -80,6 +92,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub node_name: Option<String>,
     pub node_memory: Option<Size>,
+    pub store: Place,
+    pub store_access: AccessFiles,
     pub api_listen: SocketAddr,
     pub ingress_http: SocketAddr,
     pub ingress_tls: Option<SocketAddr>,
@@ -97,6 +111,38 @@ pub struct Config {
     pub accelerator: Accelerator,
     pub kernel_dir: Option<PathBuf>,
     pub shown: Vec<Shown>,
+}
+
+/// How to come in to a store that others serve: files that are read when it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct AccessFiles {
+    pub authority: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<PathBuf>,
+}
+
+impl AccessFiles {
+    /// The password is read now, without the newline at its end; `VT_STORE_PASSWORD` when no file is named.
+    pub fn read(&self) -> Result<Access, Error> {
+        let password = match &self.password {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Error::invalid("store.password_file", format!("{} cannot be read: {error}", path.display()))
+                })?;
+                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+            None => std::env::var("VT_STORE_PASSWORD").ok(),
+        };
+        Ok(Access {
+            authority: self.authority.clone(),
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            user: self.user.clone(),
+            password,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,9 +242,11 @@ where
     T::Err: fmt::Display,
 {
     let (value, origin) = &values[key];
+    // A URL that is wrong may hold a password.
+    let said = if key == "store.url" { "..." } else { value.as_str() };
     value.parse().map_err(|error| {
         let example = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default);
-        let error = Error::invalid(key, format!("setting `{key}` = `{value}` (from {origin}): {error}"));
+        let error = Error::invalid(key, format!("setting `{key}` = `{said}` (from {origin}): {error}"));
         if example.is_empty() { error } else { error.hint(format!("for example {example}")) }
     })
 }
@@ -230,6 +278,14 @@ fn typed(values: &Values) -> Result<Config, Error> {
             .map_err(|error| Error::invalid("data_dir", format!("setting `data_dir`: {error}")))?,
         node_name: optional(values, "node.name")?,
         node_memory: optional(values, "node.memory")?,
+        store: parse(values, "store.url")?,
+        store_access: AccessFiles {
+            authority: optional(values, "store.cacert")?,
+            certificate: optional(values, "store.cert")?,
+            key: optional(values, "store.key")?,
+            user: optional(values, "store.user")?,
+            password: optional(values, "store.password_file")?,
+        },
         api_listen: parse(values, "api.listen")?,
         ingress_http: parse(values, "ingress.http")?,
         ingress_tls: optional(values, "ingress.tls")?,
@@ -287,5 +343,7 @@ mod tests {
         assert!(error.message.contains("api.lisen") && error.hint.contains("api.listen"), "{error:?}");
         let error = load(&[], none(), &[("vm.max", "many".to_owned())]).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("vm.max"));
+        let error = load(&[], none(), &[("store.url", "postgres://vt:hidden@h/d".to_owned())]).unwrap_err();
+        assert!(error.field.as_deref() == Some("store.url") && !error.message.contains("hidden"), "{error:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! up -> config     settings: flag > VT_* > file > default
 //!    -> preflight  root, programs
 //!    -> identity   what tells this installation from another, drawn once
+//!    -> truth      the store, wherever it is
 //!    -> open       the wiring, top to bottom
 //!    -> bootstrap  the first org, project and token
 //!    -> wait for a signal; then stop, bottom to top. Machines go on and are taken back by the next start.
@@ -14,6 +15,7 @@ pub mod config;
 mod identity;
 mod open;
 pub mod preflight;
+mod truth;
 mod uploads;
 
 use std::path::PathBuf;
@@ -64,13 +66,17 @@ pub struct Started {
 
 /// `vt up`: runs the cloud in the foreground, with a context for this command line.
 pub async fn up(args: crate::cli::up::UpArgs) -> Result<(), Error> {
-    logging();
+    // Faults and warnings.
+    logging("warn");
     let mut flags = Vec::new();
     if let Some(folder) = &args.data_dir {
         flags.push(("data_dir", folder.display().to_string()));
     }
     if let Some(listen) = args.listen {
         flags.push(("api.listen", listen.to_string()));
+    }
+    if let Some(url) = &args.store {
+        flags.push(("store.url", url.clone()));
     }
     if let Some(port) = args.http_port {
         flags.push(("ingress.http", format!("127.0.0.1:{port}")));
@@ -106,7 +112,7 @@ fn greet(started: Started) -> Result<(), Error> {
 }
 
 /// Each proxied connection takes two descriptors; the usual soft limit of 1,024 is for other programs.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
@@ -114,12 +120,16 @@ fn raise_file_limit() {
     }
 }
 
-/// Faults and warnings to standard error; `VT_LOG` asks for more, in tracing's form.
-fn logging() {
+/// What `level` and above says goes to standard error; `VT_LOG` asks for something else, in tracing's form.
+pub fn logging(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VT_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     // A second subscriber would be the only failure, and there is one `up` in a process.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Runs the cloud until SIGINT or SIGTERM. `say` hears each step; `started` is called once everything answers.

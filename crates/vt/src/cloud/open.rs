@@ -12,7 +12,7 @@ use world::{Clock, file};
 
 use super::bootstrap;
 use super::config::{Accelerator, Config};
-use super::{identity, preflight, uploads};
+use super::{identity, preflight, truth, uploads};
 
 /// Ids of rows that engines want looked at, waiting for the agent.
 const NUDGES_MAX: usize = 1024;
@@ -31,6 +31,7 @@ pub struct Cloud {
     network: novanet::Handle,
     machines: plasmavmc::Handle,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    _lock: std::fs::File,
 }
 
 /// Says what is being done, for people who wait.
@@ -47,15 +48,12 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let folder = |name: &str| data.join(name);
     file::create_folder(&data, 0o711)
         .map_err(|error| failed("the data folder", "data_dir", "choose another with --data-dir", error))?;
+    let lock = truth::lock(&data)?;
     let identity = identity::open_or_create(&folder("identity.json"), &config).await?;
 
     say("opening the store");
-    let store = chainfire::Embedded::open(folder("store"), chainfire::Options::default());
-    let store = store.await.map_err(|error| {
-        let hint = "is another `vt up` running with this data folder? choose another with --data-dir";
-        failed("the store", "store_open_failed", hint, error)
-    })?;
-    let store: Arc<dyn store::Store> = Arc::new(store);
+    let store = truth::open(&config, &folder("store"), say).await?;
+    truth::claim(&*store, &identity, &config.store).await?;
 
     say("keys and certificates");
     let io =
@@ -173,6 +171,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         network,
         machines,
         tasks,
+        _lock: lock,
     })
 }
 

@@ -218,9 +218,19 @@ pub const ALL: &[Reason] = &[
     ),
     reason("starting", "The process is being started.", WAIT),
     reason(
+        "store_copy_unfinished",
+        "A copy into this store was begun and not finished, so it holds a part of another.",
+        &["Empty it and run vt store migrate again.", "Or start on the store that was copied."],
+    ),
+    reason(
         "store_full",
         "The disk of the store is full; nothing was changed.",
         &["Make room on the disk of the store; it goes on by itself."],
+    ),
+    reason(
+        "store_of_another_cloud",
+        "The store belongs to another installation: two clouds on one store would undo each other's work.",
+        &["vt up --data-dir DIR   with the folder that belongs to it.", "vt up --store URL   with a store of its own."],
     ),
     reason(
         "store_unavailable",

@@ -1,0 +1,129 @@
+//! `vt store`: a store of one's own, and the care of any that speaks etcd's protocol.
+//!
+//! ```text
+//! serve     ChainFire alone, in etcd's place
+//! link      how members are reached; told: what their refusals mean
+//! status    every member that was named; facts: what the members say of each other
+//! members   who they are, add, remove, promote, transfer
+//! snapshot compact check   one verb each
+//! ```
+
+mod check;
+mod compact;
+mod facts;
+pub mod link;
+mod members;
+mod serve;
+mod snapshot;
+mod status;
+pub mod told;
+
+use clap::{Args, Subcommand};
+
+use super::session::Session;
+use crate::failure::Outcome;
+
+/// The store itself: who its members are, how they are, copies of it
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  vt store status --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+  vt store members --json
+  vt store snapshot backup.db")]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serves a store with etcd's API, in the foreground, with etcd's own flags and ETCD_* variables
+    ///
+    /// As a program or a link named `etcd` it takes etcd's place. What is accepted without effect is noted on stderr.
+    #[command(before_help = "Examples:
+  vt store serve --data-dir /var/lib/store
+  vt store serve --name n1 --listen-client-urls http://10.0.0.1:2379 --advertise-client-urls http://10.0.0.1:2379
+  ln -s $(command -v vt) /usr/local/bin/etcd && etcd --name n1")]
+    Serve(serve::ServeArgs),
+    /// Asks every member that --endpoints names how it is
+    ///
+    /// Ends with 1 when one does not answer or says that something is wrong.
+    #[command(before_help = "Examples:
+  vt store status
+  vt store status --endpoints 10.0.0.1:2379,10.0.0.2:2379
+  vt store status --json | jq -r '.items[] | select(.leader).name'")]
+    Status(status::StatusArgs),
+    /// Lists the members of the cluster
+    #[command(before_help = "Examples:
+  vt store members
+  vt store members --json
+  vt store members --endpoints 10.0.0.1:2379 --format csv")]
+    Members(members::MembersArgs),
+    /// Adds a member: first one that listens and has no vote
+    ///
+    /// Start it with the flags that the receipt shows, then give it a vote with `vt store promote`.
+    #[command(before_help = "Examples:
+  vt store add n4 --peer-url http://10.0.0.4:2380
+  vt store add n4 --peer-url http://10.0.0.4:2380 --voter
+  vt store add n4 --peer-url http://10.0.0.4:2380 --json")]
+    Add(members::AddArgs),
+    /// Removes a member
+    #[command(before_help = "Examples:
+  vt store remove n4
+  vt store remove 8e9e05c52164694d
+  vt store remove n4 --json")]
+    Remove(members::NamedArgs),
+    /// Gives a member that only listened a vote
+    #[command(before_help = "Examples:
+  vt store promote n4
+  vt store promote 8e9e05c52164694d
+  vt store promote n4 --json")]
+    Promote(members::NamedArgs),
+    /// Makes another member the leader
+    #[command(before_help = "Examples:
+  vt store transfer n2
+  vt store transfer 8e9e05c52164694d
+  vt store transfer n2 --json")]
+    Transfer(members::NamedArgs),
+    /// Saves a whole copy of the store in a file, checked and on disk when the command ends
+    #[command(before_help = "Examples:
+  vt store snapshot backup.db
+  vt store snapshot /backup/$(date +%F).db --endpoints 10.0.0.1:2379
+  vt store snapshot backup.db --json")]
+    Snapshot(snapshot::SnapshotArgs),
+    /// Gives up history, so that its space is used again
+    #[command(before_help = "Examples:
+  vt store compact --keep 1000
+  vt store compact 52341
+  vt store compact --keep 0 --json")]
+    Compact(compact::CompactArgs),
+    /// Compares what the members hold, at one revision
+    ///
+    /// Ends with 1 when two differ or one does not answer.
+    #[command(before_help = "Examples:
+  vt store check --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+  vt store check --revision 52341
+  vt store check --json")]
+    Check(check::CheckArgs),
+}
+
+impl StoreArgs {
+    /// Runs until it is stopped, with many tasks.
+    pub fn serves(&self) -> bool {
+        matches!(self.verb, Verb::Serve(_))
+    }
+}
+
+pub async fn run(session: &Session, args: &StoreArgs) -> Outcome {
+    match &args.verb {
+        Verb::Serve(args) => serve::run(args).await,
+        Verb::Status(args) => status::run(session, args).await,
+        Verb::Members(args) => members::list(session, args).await,
+        Verb::Add(args) => members::add(session, args).await,
+        Verb::Remove(args) => members::remove(session, args).await,
+        Verb::Promote(args) => members::promote(session, args).await,
+        Verb::Transfer(args) => members::transfer(session, args).await,
+        Verb::Snapshot(args) => snapshot::run(session, args).await,
+        Verb::Compact(args) => compact::run(session, args).await,
+        Verb::Check(args) => check::run(session, args).await,
+    }
+}

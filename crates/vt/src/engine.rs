@@ -1,0 +1,146 @@
+//! The engines of the store, each by its URL.
+//!
+//! ```text
+//! embedded                      in this process, in the folder that the caller names
+//! embedded:DIR                  the same, in that folder
+//! etcd://HOST:PORT,HOST:PORT    any cluster that speaks etcd's protocol, ChainFire's door among them
+//! postgres://USER@HOST/DATABASE one ordered table of revisions in a database
+//! ```
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use model::{Code, Error};
+use store::Store;
+
+/// While a copy into a store is under way, and after one that was not finished, this key is there.
+pub const COPYING: &str = "cloud/copying";
+/// Which installation a store belongs to.
+pub const IDENTITY: &str = "cloud/identity";
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `None`: where the caller keeps it.
+    Embedded(Option<PathBuf>),
+    /// `host:port` or URLs.
+    Etcd(Vec<String>),
+    /// Without a password.
+    Postgres(String),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORMS: &str = "write embedded, embedded:DIR, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE";
+        if text == "embedded" {
+            return Ok(Place::Embedded(None));
+        }
+        if text == "memory" {
+            return Err("memory keeps nothing and is for tests alone".into());
+        }
+        if let Some(dir) = text.strip_prefix("embedded:") {
+            let dir = dir.strip_prefix("//").unwrap_or(dir);
+            return if dir.is_empty() { Err(FORMS.into()) } else { Ok(Place::Embedded(Some(dir.into()))) };
+        }
+        if let Some((scheme, list)) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "etcd" | "etcds")) {
+            let list: Vec<&str> = list.trim_end_matches('/').split(',').map(str::trim).collect();
+            if list.iter().any(|host| host.is_empty() || host.contains(['/', '@'])) {
+                return Err("write etcd://HOST:PORT,HOST:PORT".into());
+            }
+            let url = |host: &str| if scheme == "etcds" { format!("https://{host}") } else { host.to_owned() };
+            return Ok(Place::Etcd(list.into_iter().map(url).collect()));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let user = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@'));
+            let secret = user.is_some_and(|(user, _)| user.contains(':')) || text.contains("password=");
+            if secret {
+                return Err("the URL holds a password; a file or the environment gives it instead".into());
+            }
+            return Ok(Place::Postgres(text.to_owned()));
+        }
+        Err(FORMS.into())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Embedded(None) => f.write_str("embedded"),
+            Place::Embedded(Some(dir)) => write!(f, "embedded:{}", dir.display()),
+            Place::Etcd(endpoints) => write!(f, "etcd://{}", endpoints.join(",")),
+            Place::Postgres(url) => f.write_str(url),
+        }
+    }
+}
+
+/// How to come in, for engines that others serve.
+#[derive(Clone, Debug, Default)]
+#[allow(dead_code, reason = "for the engines that follow")]
+pub struct Access {
+    /// PEM files.
+    pub authority: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+}
+
+/// A store that is open, or why not; whether waiting may mend it stands in the error's code.
+pub async fn open(place: &Place, access: &Access, folder: &Path) -> Result<Arc<dyn Store>, Error> {
+    match place {
+        Place::Embedded(dir) => {
+            let dir = dir.as_deref().unwrap_or(folder);
+            let store = chainfire::Embedded::open(dir, chainfire::Options::default()).await;
+            Ok(Arc::new(store.map_err(|error| embedded(dir, &error))?))
+        }
+        Place::Etcd(_) | Place::Postgres(_) => {
+            let _ = access;
+            Err(Error::new(Code::Failed, format!("{place}: this version opens embedded stores alone")))
+        }
+    }
+}
+
+fn embedded(dir: &Path, error: &store::Error) -> Error {
+    let hint = match error {
+        store::Error::Locked { .. } => {
+            "is another `vt up` running with this data folder? choose another with --data-dir"
+        }
+        store::Error::FormatUnknown { .. } => "a newer vt wrote it; use that one",
+        _ => "look at the disk and at who may write there",
+    };
+    let failed = Error::new(Code::Failed, format!("the store in {} cannot be opened: {error}", dir.display()));
+    failed.hint(hint).reason("store_open_failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_and_written() {
+        for text in [
+            "embedded",
+            "embedded:/var/lib/vt/store",
+            "etcd://10.0.0.1:2379,10.0.0.2:2379",
+            "postgres://vt@db.example/vt?sslmode=verify-full",
+        ] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        assert_eq!("etcds://a:1".parse(), Ok(Place::Etcd(vec!["https://a:1".into()])));
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_and_a_password_is_not_repeated() {
+        for text in ["", "memory", "etcd://", "etcd://a:1,", "etcd://root:hidden@a:1", "sqlite://x", "embedded:"] {
+            assert!(!text.parse::<Place>().unwrap_err().contains("hidden"), "{text}");
+        }
+        for text in ["postgres://vt:hidden@h/d", "postgres://h/d?password=hidden"] {
+            let why = text.parse::<Place>().unwrap_err();
+            assert!(why.contains("password") && !why.contains("hidden"), "{why}");
+        }
+    }
+}

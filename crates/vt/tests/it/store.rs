@@ -1,0 +1,214 @@
+//! `vt kv` and `vt store`, at a store of our own and at the real etcd: the same words, the same ends.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::run::{Place, Ran};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Ports that were free a moment ago.
+fn ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// A member of one that runs until this is dropped.
+struct Served {
+    child: Child,
+    client: u16,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Served {
+    fn start(mut command: Command, folder: &Path, more: &[&str]) -> Self {
+        let [client, peer] = ports();
+        let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let log = std::fs::File::create(folder.join("store.log")).unwrap();
+        command.args(["--name", "one", "--data-dir"]).arg(folder.join("store"));
+        command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+        command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+        command.args(["--initial-cluster", &format!("one={peer_url}")]).args(more);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let served = Self { child, client };
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", client)).is_err() {
+            let log = || std::fs::read_to_string(folder.join("store.log")).unwrap();
+            assert!(began.elapsed() < PATIENCE, "not served: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        served
+    }
+
+    fn own(folder: &Path, more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vt"));
+        command.args(["store", "serve"]);
+        Self::start(command, folder, more)
+    }
+
+    /// None where it is not installed.
+    fn etcd(folder: &Path) -> Option<Self> {
+        let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.is_ok().then(|| Self::start(Command::new("etcd"), folder, &[]))
+    }
+
+    fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client)
+    }
+
+    fn run(&self, place: &Place, arguments: &[&str], stdin: &str) -> Ran {
+        place.vt_with(arguments, &[("VT_STORE_ENDPOINTS", &self.endpoint()), ("VT_TIMEOUT", "20s")], stdin)
+    }
+}
+
+/// Commands and what they read, in order. Each line is split at spaces; `''` is an empty word.
+const KEYS: &[(&str, &str)] = &[
+    ("kv put a 1", ""),
+    ("kv put b/1 one", ""),
+    ("kv put b/2 -", "from stdin"),
+    ("kv put b/3 @value.bin", ""),
+    ("kv get a", ""),
+    ("kv get a --value-only", ""),
+    ("kv get --prefix b/", ""),
+    ("kv get --prefix b/ --json", ""),
+    ("kv get --prefix '' --keys-only --format csv", ""),
+    ("kv get --prefix b/ --count-only", ""),
+    ("kv get a b/2", ""),
+    ("kv get b/2 a", ""),
+    ("kv get ''", ""),
+    ("kv get nothing", ""),
+    ("kv get --from-key b/2 --sort-by mod --descending --limit 1 --format yaml", ""),
+    ("kv get YQ== --base64", ""),
+    ("kv get a --revision 99", ""),
+    ("kv put a 2 --if-revision 2", ""),
+    ("kv put a 3 --if-revision 2", ""),
+    ("kv put a 3 --if-revision 0 --json", ""),
+    ("kv put a 3 --lease 77", ""),
+    ("kv put nothing --keep-value", ""),
+    (
+        "kv txn",
+        "{\"when\": [{\"key\": \"a\", \"version\": 2}], \"then\": [{\"put\": {\"key\": \"a\", \"value\": \"4\"}}, {\"get\": {\"key\": \"b/\", \"prefix\": true}}]}",
+    ),
+    (
+        "kv txn",
+        "{\"when\": [{\"key\": \"a\", \"version\": 2}], \"then\": [{\"put\": {\"key\": \"a\", \"value\": \"5\"}}]}",
+    ),
+    ("kv txn --json", "value(\"a\") = \"x\"\n\nput a 5\n\nget a\n\n"),
+    (
+        "kv txn",
+        "{\"then\": [{\"put\": {\"key\": \"a\", \"value\": \"5\"}}, {\"put\": {\"key\": \"a\", \"value\": \"6\"}}]}",
+    ),
+    ("kv txn", "{\"then\": [{\"put\": {\"key\": \"a\", \"vale\": \"5\"}}]}"),
+    ("kv txn", "{}"),
+    ("kv delete a", ""),
+    ("kv delete a", ""),
+    ("kv delete --prefix b/ --previous --json", ""),
+    ("kv delete --prefix b/", ""),
+    ("store compact --keep 1", ""),
+    ("store compact 2", ""),
+    ("kv get a --revision 3", ""),
+];
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').map(|word| if word == "''" { "" } else { word }).collect()
+}
+
+fn keys(place: &Place, served: &Served) -> String {
+    std::fs::write(place.path().join("value.bin"), [0xff, 0x00, 0x41]).unwrap();
+    KEYS.iter().fold(String::new(), |mut out, (line, stdin)| {
+        let _ = writeln!(out, "$ vt {line}\n{}", served.run(place, &words(line), stdin).whole());
+        out
+    })
+}
+
+#[test]
+fn keys_at_our_own_store_and_at_etcd() {
+    let place = Place::new();
+    let served = Served::own(place.path(), &[]);
+    let own = keys(&place, &served);
+    insta::assert_snapshot!(own);
+    let other = Place::new();
+    match Served::etcd(other.path()) {
+        Some(etcd) => assert_eq!(keys(&other, &etcd), own, "etcd answers the same"),
+        None => println!("skipped: etcd is not installed"),
+    }
+}
+
+#[test]
+fn a_value_that_is_too_large_is_refused_by_its_name() {
+    let place = Place::new();
+    let served = Served::own(place.path(), &[]);
+    // Above the limit of a request, and above what the door takes in at all.
+    for bytes in [1600 << 10, 2 << 20] {
+        let ran = served.run(&place, &["kv", "put", "big", "-"], &"x".repeat(bytes));
+        assert!(ran.code == 2 && ran.stderr.contains("VT1414"), "{}", ran.whole());
+    }
+}
+
+#[test]
+fn a_store_that_is_away_and_credentials_that_are_wrong() {
+    let place = Place::new();
+    place.write("ca.pem", "nonsense");
+    let mut out = String::new();
+    for line in [
+        "kv get a --endpoints 127.0.0.1:1 --timeout 2s",
+        "kv get a --endpoints ftp://127.0.0.1:1",
+        "kv get a --endpoints 127.0.0.1",
+        "kv get a --endpoints https://127.0.0.1:1",
+        "kv get a --cert client.pem",
+        "kv get a --cacert none.pem",
+        "kv get a --user root:hidden",
+        "kv get a --user root",
+        "kv get a --password-file pw",
+        "store status --endpoints 127.0.0.1:1 --timeout 2s --json",
+        "store compact",
+    ] {
+        let ran = place.vt(&words(line));
+        assert!(!ran.stderr.contains("hidden"), "{}", ran.whole());
+        let _ = writeln!(out, "$ vt {line}\n{}", ran.whole());
+    }
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn it_takes_the_place_of_etcd() {
+    let place = Place::new();
+    let link = place.path().join("etcd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vt"), &link).unwrap();
+    let version = Command::new(&link).arg("--version").output().unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("etcd Version: 3."));
+    let served = Served::start(Command::new(&link), place.path(), &["--max-wals", "5", "-logger=zap"]);
+    assert_eq!(served.run(&place, &["kv", "put", "a", "1"], "").code, 0);
+    let log = place.read("store.log");
+    assert!(log.contains("note: --max-wals has no effect") && log.contains("note: --logger"), "{log}");
+    let mut out = String::new();
+    for line in [
+        "store serve --discovery https://discovery.example",
+        "store serve --listen-client-urls http://127.0.0.1:1",
+        "store serve --nmae x",
+        "store serve --name a --initial-cluster b=http://localhost:2380",
+        "store serve --election-timeout 100",
+    ] {
+        let _ = writeln!(out, "$ vt {line}\n{}", place.vt(&words(line)).whole());
+    }
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn a_folder_of_etcd_is_left_alone() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path().join("old/member/wal")).unwrap();
+    let ran = place.vt(&["store", "serve", "--data-dir", "old"]);
+    assert_eq!(ran.code, 8, "{}", ran.whole());
+    assert!(ran.stderr.contains("holds data of etcd"), "{}", ran.whole());
+}
