@@ -1,0 +1,59 @@
+//! A difference as the database takes it: column by column, in one statement.
+
+use store::EventKind;
+use tokio_postgres::types::ToSql;
+
+use crate::draft::Difference;
+use crate::sql;
+
+/// Parameters of [`sql::WRITE`].
+pub struct Columns<'d> {
+    ended_keys: Vec<&'d [u8]>,
+    ended_at: Vec<i64>,
+    revisions: Vec<i64>,
+    places: Vec<i32>,
+    keys: Vec<&'d [u8]>,
+    values: Vec<Option<&'d [u8]>>,
+    created: Vec<i64>,
+    versions: Vec<i64>,
+    leases: Vec<Option<i64>>,
+    ended: Vec<Option<i64>>,
+}
+
+impl<'d> Columns<'d> {
+    pub fn of(difference: &'d Difference) -> Self {
+        let (ended_keys, ended_at) = difference.ended.iter().map(|(key, at)| (&key[..], sql::number(at.0))).unzip();
+        let written = &difference.written;
+        Self {
+            ended_keys,
+            ended_at,
+            revisions: written.iter().map(|row| sql::number(row.revision.0)).collect(),
+            places: written.iter().map(|row| row.nth).collect(),
+            keys: written.iter().map(|row| &row.kv.key[..]).collect(),
+            values: written.iter().map(|row| (row.kind == EventKind::Put).then_some(&row.kv.value[..])).collect(),
+            created: written.iter().map(|row| sql::number(row.kv.create_revision.0)).collect(),
+            versions: written.iter().map(|row| sql::number(row.kv.version)).collect(),
+            leases: written.iter().map(|row| row.kv.lease.map(|id| id.0)).collect(),
+            ended: written.iter().map(|row| row.ended.map(|at| sql::number(at.0))).collect(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub fn parameters(&self) -> [&(dyn ToSql + Sync); 10] {
+        [
+            &self.ended_keys,
+            &self.ended_at,
+            &self.revisions,
+            &self.places,
+            &self.keys,
+            &self.values,
+            &self.created,
+            &self.versions,
+            &self.leases,
+            &self.ended,
+        ]
+    }
+}
