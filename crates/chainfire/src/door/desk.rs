@@ -7,13 +7,16 @@ use etcd::proto::etcdserverpb::ResponseHeader;
 use http::HeaderMap;
 use parking_lot::RwLock;
 use store::{Error, LeaseId, Revision, Store};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::auth::token::Tokens;
 use super::auth::{Caller, View};
 use super::host::Host;
+use super::monitor;
 use super::options::Options;
 use super::refusal::{self, AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, NO_LEADER};
+use super::watch::Hub;
 
 /// Times that a request is decided anew because system rows moved meanwhile.
 pub const TRIES_MAX: usize = 16;
@@ -56,6 +59,8 @@ pub struct Desk {
     pub host: Arc<dyn Host>,
     pub options: Options,
     pub tokens: Tokens,
+    pub hub: Arc<Hub>,
+    leaderless: watch::Receiver<bool>,
     view: RwLock<Arc<View>>,
 }
 
@@ -63,7 +68,15 @@ impl Desk {
     pub fn new(options: Options, store: Arc<dyn Store>, host: Arc<dyn Host>) -> Self {
         let view = RwLock::new(Arc::new(View::new(&host.system())));
         let tokens = Tokens::new(options.token_ttl, options.clock.clone());
-        Self { store, host, options, tokens, view }
+        let (leaderless, receiver) = watch::channel(false);
+        tokio::spawn(monitor::watch_leader(host.clone(), leaderless));
+        let hub = Hub::new(store.clone());
+        Self { store, host, options, tokens, hub, leaderless: receiver, view }
+    }
+
+    /// Whether there has been no leader for a while.
+    pub fn leaderless(&self) -> watch::Receiver<bool> {
+        self.leaderless.clone()
     }
 
     /// The system rows as they are here now.

@@ -18,6 +18,8 @@ mod grpc;
 pub mod host;
 mod http;
 mod kv;
+mod lease;
+mod monitor;
 mod options;
 #[allow(dead_code, reason = "for the services that follow")]
 mod refusal;
@@ -25,6 +27,7 @@ mod route;
 mod serve;
 pub mod solo;
 pub mod tls;
+mod watch;
 
 pub use host::Host;
 pub use options::{Options, TlsFiles};

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::desk::{Call, Desk, Peer};
 use super::grpc::frame::{self, Messages};
 use super::grpc::{self, Method, Reply};
-use super::http as plain;
+use super::{http as plain, lease, watch};
 
 pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Reply> {
     let method = Method::find(request.uri().path());
@@ -92,6 +92,18 @@ async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Body) -> Re
         Method::Txn => unary!(&txn),
         Method::DeleteRange => unary!(&delete_range),
         Method::Compact => unary!(compact),
+        Method::Watch => {
+            desk.check_leader(&call).await?;
+            Reply::stream(watch::watch(desk, call, body))
+        }
+        Method::LeaseGrant => unary!(lease_grant),
+        Method::LeaseRevoke => unary!(lease_revoke),
+        Method::LeaseTimeToLive => unary!(lease_time_to_live),
+        Method::LeaseLeases => unary!(lease_leases),
+        Method::LeaseKeepAlive => {
+            desk.check_leader(&call).await?;
+            Reply::stream(lease::keep_alives(desk, call, body))
+        }
         _ => return Err(Status::unimplemented(format!("{} is not served", method.name()))),
     })
 }

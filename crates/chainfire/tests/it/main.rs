@@ -3,7 +3,9 @@
 mod damage;
 mod disk;
 mod door_kv;
+mod door_lease;
 mod door_support;
+mod door_watch;
 mod folder;
 mod full;
 mod kill;
