@@ -81,6 +81,10 @@ impl Draft {
         self.noted
     }
 
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// What is to be written, in this order.
     pub fn take(&mut self) -> VecDeque<Part> {
         std::mem::take(&mut self.parts)

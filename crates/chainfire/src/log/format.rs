@@ -69,9 +69,14 @@ pub enum HeaderFlaw {
 impl Header {
     /// The bytes and their sum.
     pub fn encode(&self) -> ([u8; HEADER_BYTES], u64) {
+        self.encode_as(FORMAT)
+    }
+
+    /// As another version would write it.
+    pub fn encode_as(&self, format: u32) -> ([u8; HEADER_BYTES], u64) {
         let mut out = [0; HEADER_BYTES];
         out[..8].copy_from_slice(&MAGIC);
-        out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        out[8..12].copy_from_slice(&format.to_le_bytes());
         let fields = [self.sequence, self.bytes, self.cluster, self.previous_end, self.previous_sum];
         for (nth, field) in fields.into_iter().enumerate() {
             out[16 + nth * 8..24 + nth * 8].copy_from_slice(&field.to_le_bytes());
@@ -190,9 +195,12 @@ pub fn put<T: Serialize>(
 pub fn head(bytes: &[u8], sequence: u64, offset: usize) -> Option<usize> {
     let head = bytes.get(..HEAD_BYTES)?;
     let length = u32_at(head, 0);
+    // Most of a segment that is searched is zeros.
+    if length == 0 || length as usize > PAYLOAD_BYTES_MAX {
+        return None;
+    }
     let check = xxh3_64_with_seed(&length.to_le_bytes(), seed(sequence, offset)) as u32;
-    let sound = length > 0 && length as usize <= PAYLOAD_BYTES_MAX && check == u32_at(head, 4);
-    sound.then(|| offset + record_bytes(length as usize))
+    (check == u32_at(head, 4)).then(|| offset + record_bytes(length as usize))
 }
 
 /// The record at `offset`; `bytes` is what the segment has from there on.

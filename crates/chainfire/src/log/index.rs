@@ -111,6 +111,13 @@ impl Index {
         self.runs.front().map(|run| run.segment.sequence)
     }
 
+    /// Where the entries of a segment lie that are still wanted.
+    pub fn locate_in(&self, sequence: u64) -> Vec<Run> {
+        let of = |run: &&Run| run.segment.sequence == sequence;
+        let bounds = self.runs.iter().filter(of).map(|run| run.first..run.end());
+        bounds.flat_map(|wanted| self.locate(wanted)).collect()
+    }
+
     /// Where the entries of `wanted` lie, as far as they are known.
     pub fn locate(&self, wanted: Range<u64>) -> Vec<Run> {
         let from = self.runs.partition_point(|run| run.end() <= wanted.start);

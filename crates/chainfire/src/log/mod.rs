@@ -57,6 +57,9 @@ pub const ENTRY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Read at once for a stream or for another member, but one entry at least.
 pub const STREAM_BYTES: usize = 1024 * 1024;
 
+/// A newest segment with fewer bytes of entries, and at most a quarter full, is written anew when the log is opened.
+const AGAIN_BYTES_MAX: usize = 1024 * 1024;
+
 const SEGMENT_BYTES_MIN: u64 = 1024;
 
 #[derive(Clone, Debug)]
@@ -146,9 +149,9 @@ impl Log {
     pub fn open_on(medium: impl Medium, mut options: Options) -> Result<Self, Error> {
         options.segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, 1 << 30);
         let medium: Arc<dyn Medium> = Arc::new(medium);
-        let mut recovered = scan::recover(&*medium, options.cluster)?;
-        let index = std::mem::take(&mut recovered.index);
-        let shared = Arc::new(Shared::new(medium.clone(), options, recovered.marks.clone(), index));
+        let again_bytes_max = AGAIN_BYTES_MAX.min(options.segment_bytes as usize / 4);
+        let mut recovered = scan::recover(&*medium, options.cluster, again_bytes_max)?;
+        let shared = Arc::new(Shared::new(medium.clone(), options, &mut recovered));
         let writer = Writer::begin(shared.clone(), medium.clone(), recovered).map_err(|failure| failure.to_error())?;
         let log = Self { _handle: Arc::new(Handle(shared.clone())), shared };
         match medium.pace() {

@@ -28,7 +28,8 @@ pub async fn entries(shared: &Arc<Shared>, plan: Plan) -> io::Result<Vec<Entry>>
     Ok(entries)
 }
 
-fn runs(runs: &[Run]) -> io::Result<Vec<Entry>> {
+/// May wait for the disk.
+pub fn runs(runs: &[Run]) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for run in runs {
         let mut window = Window { segment: &run.segment, offset: 0, bytes: Vec::new() };

@@ -12,12 +12,13 @@
 //!        ─▶ else it was never acknowledged                          ─▶ cut off, and all behind it
 //! ```
 //!
-//! What cannot be known: whether damage that *looks* like a missing sector, in the writes after the last note, is one.
-//! A note follows each sync within [`super::LAZY`], and reaches the disk when the kernel writes it back or with the next
-//! sync. So what a bad disk can take away unseen is the last flush before a power cut, and only by turning whole sectors
-//! into zeros. After a clean close it is nothing.
+//! What cannot be known: whether sectors of zeros at the very end are missing from a write that was never acknowledged,
+//! or were taken away later. A note that a sync was done follows within [`super::LAZY`], and reaches the disk when the
+//! kernel writes it back or with the next sync. So a disk that turns sectors into zeros, and all notes behind them too,
+//! takes away unseen what came after; one that lies about a sync does so. A bit that flips does not.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -25,9 +26,11 @@ use store::Error;
 
 use super::fault::{corrupt, opening};
 use super::format::{self, ALIGN, Flaw, HEADER_BYTES, Header, HeaderFlaw, Kind, Mark, SECTOR_BYTES};
-use super::index::{Index, Segment};
+use super::index::{Index, Run, Segment};
 use super::marks::{Id, Marks};
 use super::medium::Medium;
+use super::read;
+use super::tail::Entry;
 
 /// What a folder held.
 #[derive(Default)]
@@ -38,8 +41,12 @@ pub struct Recovered {
     pub segments: Vec<Arc<Segment>>,
     /// Of the segment that is written next. It takes the place of one with the same sequence.
     pub sequence: u64,
-    pub previous_end: u64,
-    pub previous_sum: u64,
+    /// The end of the last of `segments` and its sum.
+    pub previous: (u64, u64),
+    /// Entries of the segment that is replaced; the index ends before them, the marks after them.
+    pub again: Vec<Entry>,
+    /// The newest entry before those.
+    pub before: Option<Id>,
     /// Segments that nothing refers to any more: a purge was cut short.
     pub forgotten: Vec<String>,
 }
@@ -60,8 +67,11 @@ struct Opened {
     header_sum: u64,
 }
 
-/// The longest stretch of segments that ends with the newest; a gap before it is where a purge was cut short.
-pub fn recover(medium: &dyn Medium, cluster: u64) -> Result<Recovered, Error> {
+/// Takes the longest stretch of segments that ends with the newest; a gap before it is where a purge was cut short.
+///
+/// A newest segment that has no more than `again_bytes_max` of entries is to be written anew, so that restarts do not
+/// pile up segments; otherwise it is left as it is.
+pub fn recover(medium: &dyn Medium, cluster: u64, again_bytes_max: usize) -> Result<Recovered, Error> {
     let names = medium.names().map_err(|error| opening("list the log's folder", error))?;
     let mut names: BTreeMap<u64, String> =
         names.into_iter().filter_map(|name| Some((sequence(&name)?, name))).collect();
@@ -73,23 +83,9 @@ pub fn recover(medium: &dyn Medium, cluster: u64) -> Result<Recovered, Error> {
     let kept = names.split_off(&oldest);
     let opened = kept.values().map(|name| open(medium, name, cluster)).collect::<Result<Vec<_>, _>>()?;
     let mut replay = Replay::default();
-    let mut recovered = Recovered { forgotten: names.into_values().collect(), ..Recovered::default() };
+    let mut ends = Vec::with_capacity(opened.len());
     for (nth, this) in opened.iter().enumerate() {
-        let next = opened.get(nth + 1);
-        let end = replay.segment(this, next)?;
-        // A last segment that says nothing new is written anew, so that restarts do not pile up segments.
-        if next.is_none() && !end.work {
-            recovered.sequence = this.header.sequence;
-            recovered.previous_end = this.header.previous_end;
-            recovered.previous_sum = this.header.previous_sum;
-        } else {
-            let last = this.header.sequence.checked_add(1);
-            recovered.sequence =
-                last.ok_or_else(|| corrupt(&this.segment.path, 0, "the segments have no next number"))?;
-            recovered.previous_end = end.offset as u64;
-            recovered.previous_sum = end.sum;
-            recovered.segments.push(this.segment.clone());
-        }
+        ends.push(replay.segment(this, opened.get(nth + 1))?);
     }
     if replay.missing_below > replay.marks.first() {
         let what = format!(
@@ -103,8 +99,30 @@ pub fn recover(medium: &dyn Medium, cluster: u64) -> Result<Recovered, Error> {
     if replay.marks.committed > replay.marks.last {
         replay.marks.committed = replay.marks.last;
     }
-    recovered.marks = replay.marks;
-    recovered.index = replay.index;
+    let Replay { marks, mut index, .. } = replay;
+    let (Some(last), Some(end)) = (opened.last(), ends.last()) else { return Ok(Recovered::default()) };
+    let mut recovered = Recovered { forgotten: names.into_values().collect(), ..Recovered::default() };
+    let runs = index.locate_in(last.header.sequence);
+    if runs.iter().map(Run::bytes).sum::<usize>() <= again_bytes_max {
+        let read = |runs: &[Run]| read::runs(runs).map_err(|error| opening("read the log", error));
+        recovered.again = read(&runs)?;
+        let first = recovered.again.first().map_or(marks.next(), |entry| entry.log_id.index);
+        index.truncate(first);
+        let before = read(&index.locate(first.saturating_sub(1)..first))?;
+        recovered.before = before.first().map(|entry| entry.log_id).or(marks.purged);
+        recovered.sequence = last.header.sequence;
+        recovered.previous = (last.header.previous_end, last.header.previous_sum);
+    } else {
+        end.secure(&last.segment).map_err(|error| opening("sync the log", error))?;
+        let next = last.header.sequence.checked_add(1);
+        recovered.sequence = next.ok_or_else(|| corrupt(&last.segment.path, 0, "the segments have no next number"))?;
+        recovered.previous = (end.offset as u64, end.sum);
+        recovered.before = marks.last;
+    }
+    let older = opened.iter().filter(|opened| opened.header.sequence < recovered.sequence);
+    recovered.segments = older.map(|opened| opened.segment.clone()).collect();
+    recovered.marks = marks;
+    recovered.index = index;
     Ok(recovered)
 }
 
@@ -146,8 +164,17 @@ fn open(medium: &dyn Medium, name: &str, cluster: u64) -> Result<Opened, Error> 
 struct End {
     offset: usize,
     sum: u64,
-    /// There is something that the segment did not take over from the one before.
-    work: bool,
+    /// What lies before is known to be on the disk.
+    synced: usize,
+}
+
+impl End {
+    /// What a failed sync left in the kernel's cache looks written and is not: written again, it is synced for sure.
+    fn secure(&self, segment: &Segment) -> io::Result<()> {
+        let bytes = segment.read(self.synced, self.offset - self.synced)?;
+        segment.blob.write_at(self.synced as u64, &bytes)?;
+        segment.blob.sync()
+    }
 }
 
 #[derive(Default)]
@@ -170,8 +197,7 @@ impl Replay {
             return Err(damaged(bytes.len(), "the file ends while it is read"));
         }
         let until = next.map(|next| next.header.previous_end);
-        let mut end = End { offset: HEADER_BYTES, sum: this.header_sum, work: false };
-        let mut synced = 0;
+        let mut end = End { offset: HEADER_BYTES, sum: this.header_sum, synced: 0 };
         loop {
             if until == Some(end.offset as u64) {
                 break;
@@ -179,19 +205,17 @@ impl Replay {
             let flaw = match format::read(&bytes[end.offset..], segment.sequence, end.offset) {
                 Ok(record) if record.previous_sum == end.sum => {
                     let offset = end.offset;
-                    let before = self.marks.clone();
                     let change = match record.kind {
                         Some(Kind::Entry) => self.entry(segment, offset, record.end, record.body),
-                        Some(Kind::Mark) => self.mark(record.body, offset).map(|noted| synced = synced.max(noted)),
+                        Some(Kind::Mark) => {
+                            self.mark(record.body, offset).map(|noted| end.synced = end.synced.max(noted))
+                        }
                         None => Err("a record is of an unknown kind".into()),
                     };
                     change.map_err(|what| damaged(offset, &what))?;
                     // The first mark was synced before the segment got its name.
                     if offset == HEADER_BYTES {
-                        synced = record.end;
-                    } else {
-                        end.work |= (&before.vote, &before.purged, &before.last)
-                            != (&self.marks.vote, &self.marks.purged, &self.marks.last);
+                        end.synced = record.end;
                     }
                     (end.offset, end.sum) = (record.end, record.sum);
                     continue;
@@ -202,12 +226,9 @@ impl Replay {
             if until.is_some() || end.offset == HEADER_BYTES {
                 return Err(damaged(end.offset, "a record is damaged"));
             }
-            if let ControlFlow::Break(what) = torn(&bytes, segment.sequence, end.offset, flaw, synced) {
+            if let ControlFlow::Break(what) = torn(&bytes, segment.sequence, end.offset, flaw, end.synced) {
                 return Err(damaged(end.offset, &what));
             }
-            // What a failed sync left in the kernel's cache looks written and is not: written again, it is synced for sure.
-            let again = segment.blob.write_at(synced as u64, &bytes[synced..end.offset]);
-            again.and_then(|()| segment.blob.sync()).map_err(|error| opening("sync the log", error))?;
             break;
         }
         if next.is_some_and(|next| next.header.previous_sum != end.sum) {

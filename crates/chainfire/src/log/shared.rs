@@ -15,6 +15,7 @@ use super::index::Index;
 use super::marks::{Id, Marks, Vote};
 use super::medium::{Medium, Pace};
 use super::meter::Meter;
+use super::scan::Recovered;
 use super::tail::{Entry, Kept, Tail};
 use super::{ENTRY_BYTES_MAX, Options, Room};
 use crate::member::types::Types;
@@ -122,10 +123,14 @@ pub struct Plan {
 }
 
 impl Shared {
-    pub fn new(medium: Arc<dyn Medium>, options: Options, marks: Marks, index: Index) -> Self {
+    /// Takes the index away from what was recovered.
+    pub fn new(medium: Arc<dyn Medium>, options: Options, recovered: &mut Recovered) -> Self {
+        let index = std::mem::take(&mut recovered.index);
+        let marks = recovered.marks.clone();
         let next = marks.next();
+        let again = recovered.again.first().map(|entry| entry.log_id.index);
         let core = Core {
-            begin: index.first().unwrap_or(next).max(marks.first()),
+            begin: index.first().or(again).unwrap_or(next).max(marks.first()),
             marks,
             tail: Tail::starting(next),
             index,

@@ -67,10 +67,16 @@ impl Writer {
     pub fn begin(shared: Arc<Shared>, medium: Arc<dyn Medium>, recovered: Recovered) -> Result<Self, Failure> {
         let options = &shared.options;
         let cluster = options.cluster;
-        let previous = (recovered.previous_end, recovered.previous_sum);
         let committed = recovered.marks.committed;
-        let draft = Draft::new(options.segment_bytes, cluster, recovered.sequence, previous, recovered.marks);
-        let draft = draft.map_err(undraftable)?;
+        let marks = Marks { last: recovered.before, ..recovered.marks };
+        let draft = Draft::new(options.segment_bytes, cluster, recovered.sequence, recovered.previous, marks);
+        let mut draft = draft.map_err(undraftable)?;
+        for entry in &recovered.again {
+            draft.entry(entry, 0).map_err(undraftable)?;
+        }
+        // They are taken away from where they lie only when all of them lie elsewhere.
+        assert_eq!(draft.parts(), 1, "few entries fit into one segment");
+        let sealed = recovered.segments.last().cloned();
         let segments = recovered.segments.into();
         let mut writer = Self { shared, medium, draft, segments, end: 0, synced: 0, spare: None, committed };
         for part in writer.draft.take() {
@@ -78,6 +84,9 @@ impl Writer {
                 Trouble::Full(error) => Failure::new("begin a segment", &error),
                 Trouble::Broken(failure) => failure,
             })?;
+        }
+        if let Some(sealed) = sealed {
+            sealed.blob.free_after(recovered.previous.0);
         }
         for name in recovered.forgotten {
             if let Err(error) = writer.medium.remove(&name) {

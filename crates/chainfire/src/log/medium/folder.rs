@@ -151,4 +151,13 @@ impl Blob for File {
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
+
+    fn free_after(&self, offset: u64) {
+        let Ok(bytes) = self.bytes() else { return };
+        if offset < bytes {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // A file system that cannot keeps the room until the segment is removed.
+            let _ = rustix::fs::fallocate(self, flags, offset, bytes - offset);
+        }
+    }
 }

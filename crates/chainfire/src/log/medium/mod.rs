@@ -63,6 +63,9 @@ pub trait Blob: Send + Sync {
 
     /// Everything written before this call is durable when it answers well. After an error nobody knows.
     fn sync(&self) -> io::Result<()>;
+
+    /// Gives room back: from `offset` on there are zeros only. The length stays. May do nothing.
+    fn free_after(&self, offset: u64);
 }
 
 /// No room, as opposed to a broken disk.

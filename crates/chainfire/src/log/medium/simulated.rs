@@ -360,4 +360,6 @@ impl Blob for Handle {
         file.durable = file.cached.clone();
         Ok(())
     }
+
+    fn free_after(&self, _offset: u64) {}
 }
