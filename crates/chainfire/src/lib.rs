@@ -14,7 +14,10 @@
 pub mod command;
 pub mod door;
 pub mod embedded;
+mod fault;
 pub mod log;
 pub mod member;
+mod record;
+pub mod state;
 
 pub use embedded::{Embedded, Options};

@@ -4,7 +4,6 @@ mod fault;
 mod past;
 mod place;
 mod reclaim;
-mod record;
 mod room;
 mod shared;
 mod tables;

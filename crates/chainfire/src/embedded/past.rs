@@ -8,9 +8,9 @@ use store::limits::{HISTORY_BATCHES_MAX, HISTORY_BYTES_MAX};
 use store::{Batch, Error, EventKind, KeyValue, Revision, Span, WatchEvent};
 
 use super::fault::Fault;
-use super::record::{self, Change};
 use super::shared::Shared;
 use super::tables::Snapshot;
+use crate::record::{self, Change};
 
 /// Entries of the log that one read goes through, whether or not they are asked for.
 const ENTRIES_MAX: usize = 8192;

@@ -7,8 +7,8 @@
 use store::{Error, EventKind, Revision};
 
 use super::fault::Fault;
-use super::record;
 use super::tables::{Draft, GONE, ROW};
+use crate::record;
 use redb::ReadableTable;
 
 /// Events that one step takes at most, give or take one entry of the log.

@@ -21,7 +21,7 @@ use store::select::{Row, Rows, Visit};
 use store::{Error, Key, KeyValue, Lease, LeaseId, RangeEnd, Revision, SortOrder, Span, WatchEvent};
 
 use super::fault::{Fault, damaged};
-use super::record::{self, Stored};
+use crate::record::{self, Stored};
 
 pub type HistoryKey = (&'static [u8], u64, u8);
 

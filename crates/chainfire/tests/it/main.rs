@@ -18,5 +18,6 @@ mod log_suite;
 mod log_support;
 mod power;
 mod restart;
+mod state;
 mod suite;
 mod workload;

@@ -4,7 +4,12 @@
 //! row        1  create:8 mod:8 version:8 lease:8 value...           crc:4   (over the key and all before)
 //! tombstone  2                                                      crc:4   (over the key and all before)
 //! log chunk  3  { kind:1 key_len:2 key }...                         crc:4   (over the revision and all before)
+//! traced     4  { kind:1 before:8 key_len:2 key }...                crc:4   (over the revision and all before)
+//! plain      5  bytes...                                            crc:4   (over the key and all before)
 //! ```
+//!
+//! The embedded engine writes log chunks; the replicated state writes traced ones, which also say where the row lies that
+//! each event superseded (0 when there was none), and plain ones for everything that is neither row nor log.
 //!
 //! Numbers are little-endian. The checksum covers the key too, so a row that turns up under a wrong key is refused.
 
@@ -15,6 +20,8 @@ use store::{EventKind, KeyValue, LeaseId, Revision, WatchEvent};
 const ROW: u8 = 1;
 const TOMBSTONE: u8 = 2;
 const LOG: u8 = 3;
+const TRACED: u8 = 4;
+const PLAIN: u8 = 5;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
@@ -27,7 +34,7 @@ pub struct Damaged(pub &'static str);
 
 impl From<Damaged> for store::Error {
     fn from(Damaged(reason): Damaged) -> Self {
-        super::fault::damaged(reason)
+        crate::fault::damaged(reason)
     }
 }
 
@@ -41,6 +48,15 @@ pub enum Stored<'a> {
 pub struct Change {
     pub kind: EventKind,
     pub key: Bytes,
+}
+
+/// A change that knows what it superseded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Traced {
+    pub kind: EventKind,
+    pub key: Bytes,
+    /// When the row before it was put; [`Revision::ZERO`] when there was none.
+    pub before: Revision,
 }
 
 fn seal(subject: &[u8], mut body: Vec<u8>) -> Vec<u8> {
@@ -65,14 +81,21 @@ fn open<'a>(subject: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], Damaged> {
 }
 
 pub fn row(kv: &KeyValue) -> Vec<u8> {
-    let mut body = Vec::with_capacity(ROW_HEAD_BYTES + kv.value.len() + CRC_BYTES);
-    body.push(ROW);
-    body.extend_from_slice(&kv.create_revision.0.to_le_bytes());
-    body.extend_from_slice(&kv.mod_revision.0.to_le_bytes());
-    body.extend_from_slice(&kv.version.to_le_bytes());
-    body.extend_from_slice(&kv.lease.map_or(0, |id| id.0).to_le_bytes());
-    body.extend_from_slice(&kv.value);
-    seal(&kv.key, body)
+    let mut sealed = Vec::with_capacity(ROW_HEAD_BYTES + kv.value.len() + CRC_BYTES);
+    row_into(&mut sealed, kv);
+    sealed
+}
+
+/// As [`row`], into an empty buffer that is used again and again.
+pub fn row_into(out: &mut Vec<u8>, kv: &KeyValue) {
+    out.push(ROW);
+    out.extend_from_slice(&kv.create_revision.0.to_le_bytes());
+    out.extend_from_slice(&kv.mod_revision.0.to_le_bytes());
+    out.extend_from_slice(&kv.version.to_le_bytes());
+    out.extend_from_slice(&kv.lease.map_or(0, |id| id.0).to_le_bytes());
+    out.extend_from_slice(&kv.value);
+    let crc = crc(&kv.key, out);
+    out.extend_from_slice(&crc.to_le_bytes());
 }
 
 pub fn tombstone(key: &[u8]) -> Vec<u8> {
@@ -115,6 +138,64 @@ fn words<const N: usize>(mut body: &[u8]) -> Result<([u64; N], &[u8]), Damaged> 
         body = rest;
     }
     Ok((words, body))
+}
+
+pub fn traced(revision: Revision, events: &[WatchEvent]) -> Vec<u8> {
+    let mut body = vec![TRACED];
+    for event in events {
+        body.push(match event.kind {
+            EventKind::Put => PUT,
+            EventKind::Delete => DELETE,
+        });
+        let before = event.previous.as_ref().map_or(Revision::ZERO, |kv| kv.mod_revision);
+        body.extend_from_slice(&before.0.to_le_bytes());
+        let key = &event.kv.key;
+        let length = u16::try_from(key.len()).expect("admission bounds keys well below 64 KiB");
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(key);
+    }
+    seal(&revision.0.to_le_bytes(), body)
+}
+
+pub fn trace(revision: Revision, sealed: &[u8]) -> Result<Vec<Traced>, Damaged> {
+    const SHORT: Damaged = Damaged("a log record is too short");
+    let Some((&TRACED, mut body)) = open(&revision.0.to_le_bytes(), sealed)?.split_first() else {
+        return Err(Damaged("a log record is of an unknown kind"));
+    };
+    let mut changes = Vec::new();
+    while let Some((kind, rest)) = body.split_first() {
+        let kind = match *kind {
+            PUT => EventKind::Put,
+            DELETE => EventKind::Delete,
+            _ => return Err(Damaged("a change is of an unknown kind")),
+        };
+        let (before, rest) = rest.split_first_chunk::<8>().ok_or(SHORT)?;
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(SHORT)?;
+        let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length))).ok_or(SHORT)?;
+        let before = Revision(u64::from_le_bytes(*before));
+        changes.push(Traced { kind, key: Bytes::copy_from_slice(key), before });
+        body = rest;
+    }
+    Ok(changes)
+}
+
+pub fn plain(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(1 + bytes.len() + CRC_BYTES);
+    body.push(PLAIN);
+    body.extend_from_slice(bytes);
+    seal(key, body)
+}
+
+/// As [`plain`], in the form of the tree.
+pub fn plain_slice(key: &[u8], bytes: &[u8]) -> lsm_tree::Slice {
+    lsm_tree::Slice::from(plain(key, bytes))
+}
+
+pub fn plainly<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], Damaged> {
+    match open(key, sealed)?.split_first() {
+        Some((&PLAIN, bytes)) => Ok(bytes),
+        _ => Err(Damaged("a record is of an unknown kind")),
+    }
 }
 
 pub fn changes(revision: Revision, events: &[WatchEvent]) -> Vec<u8> {
@@ -186,6 +267,19 @@ mod tests {
             assert!(stored(b"k", &sealed[..length]).is_err());
         }
         assert!(stored(b"j", &sealed).is_err(), "under another key");
+    }
+
+    #[test]
+    fn traced_changes_and_plain_bytes_come_back_as_they_were() {
+        let event = |previous| WatchEvent { kind: EventKind::Put, kv: kv(), previous };
+        let sealed = traced(Revision(9), &[event(None), event(Some(kv()))]);
+        let before: Vec<_> = trace(Revision(9), &sealed).unwrap().into_iter().map(|change| change.before).collect();
+        assert_eq!(before, [Revision::ZERO, Revision(5)]);
+        assert!(trace(Revision(8), &sealed).is_err());
+        assert!(changed(Revision(9), &sealed).is_err(), "the two kinds are not mixed up");
+        let sealed = plain(b"k", b"bytes");
+        assert_eq!(plainly(b"k", &sealed), Ok(&b"bytes"[..]));
+        assert!(plainly(b"j", &sealed).is_err());
     }
 
     #[test]
