@@ -11,7 +11,7 @@ mod delete;
 mod get;
 mod put;
 mod show;
-mod stretch;
+pub mod stretch;
 mod txn;
 mod watch;
 

@@ -6,12 +6,14 @@
 //! status    every member that was named; facts: what the members say of each other
 //! members   who they are, add, remove, promote, transfer
 //! snapshot compact check   one verb each
+//! load      what benches drive stores with
 //! ```
 
 mod check;
 mod compact;
 mod facts;
 pub mod link;
+mod load;
 mod members;
 mod serve;
 mod snapshot;
@@ -104,6 +106,15 @@ enum Verb {
   vt store check --revision 52341
   vt store check --json")]
     Check(check::CheckArgs),
+    /// Puts a load on a store and measures it; for benches
+    #[command(
+        hide = true,
+        before_help = "Examples:
+  vt store load put --clients 16 --connections 4
+  vt store load mixed --clients 256 --connections 8 --milliseconds 5000 --json
+  vt store load watch --watchers 1000 --clients 16 --total 500"
+    )]
+    Load(load::LoadArgs),
 }
 
 impl StoreArgs {
@@ -125,5 +136,6 @@ pub async fn run(session: &Session, args: &StoreArgs) -> Outcome {
         Verb::Snapshot(args) => snapshot::run(session, args).await,
         Verb::Compact(args) => compact::run(session, args).await,
         Verb::Check(args) => check::run(session, args).await,
+        Verb::Load(args) => load::run(session, args).await,
     }
 }
