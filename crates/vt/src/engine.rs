@@ -79,7 +79,7 @@ impl fmt::Display for Place {
 
 /// How to come in, for engines that others serve.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code, reason = "for the engines that follow")]
+#[allow(dead_code, reason = "for the engine that follows")]
 pub struct Access {
     /// PEM files.
     pub authority: Option<PathBuf>,
@@ -97,11 +97,50 @@ pub async fn open(place: &Place, access: &Access, folder: &Path) -> Result<Arc<d
             let store = chainfire::Embedded::open(dir, chainfire::Options::default()).await;
             Ok(Arc::new(store.map_err(|error| embedded(dir, &error))?))
         }
-        Place::Etcd(_) | Place::Postgres(_) => {
-            let _ = access;
-            Err(Error::new(Code::Failed, format!("{place}: this version opens embedded stores alone")))
+        Place::Postgres(url) => {
+            let address = pgstore::Address::parse(&with_password(url, access)).map_err(|error| database(&error))?;
+            Ok(Arc::new(pgstore::Postgres::open(address).await.map_err(|error| database(&error))?))
         }
+        Place::Etcd(_) => Err(Error::new(Code::Failed, format!("{place}: this version does not open it yet"))),
     }
+}
+
+/// The URL with the password that a file or the environment gave.
+fn with_password(url: &str, access: &Access) -> String {
+    let Some(password) = &access.password else { return url.to_owned() };
+    let encoded = password.bytes().fold(String::new(), |text, byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => text + &char::from(byte).to_string(),
+        _ => text + &format!("%{byte:02X}"),
+    });
+    match url.split_once('@') {
+        Some((before, after)) => format!("{before}:{encoded}@{after}"),
+        None => url.to_owned(),
+    }
+}
+
+/// Parts of what a database says to whom it does not let in; waiting does not help against that.
+const REFUSALS: [&str; 3] = ["authentication failed", "no pg_hba.conf entry", "does not exist"];
+
+fn database(error: &pgstore::OpenError) -> Error {
+    use pgstore::OpenError;
+    let (code, hint) = match error {
+        OpenError::Address { .. } => (Code::InvalidArgument, "postgres://USER@HOST/DATABASE?schema=NAME"),
+        OpenError::Certificate { .. } => (Code::InvalidArgument, "look at sslrootcert, sslcert and sslkey in the URL"),
+        OpenError::Connect { reason } if REFUSALS.iter().any(|part| reason.contains(part)) => {
+            (Code::Unauthenticated, "look at the user, the database and the password in VT_STORE_PASSWORD or its file")
+        }
+        // A server that starts, stops or is on its way from standby to primary.
+        OpenError::Connect { .. } | OpenError::TimedOut | OpenError::Standby => {
+            (Code::Unavailable, "is the server up?")
+        }
+        OpenError::Version { .. } => (Code::Failed, "use a newer PostgreSQL"),
+        OpenError::ReadOnly => (Code::Failed, "give the user a database that it may write to"),
+        OpenError::Foreign { .. } => (Code::Conflict, "name a schema of its own with ?schema=NAME"),
+        OpenError::Format { .. } => (Code::Failed, "a newer vt wrote it; use that one"),
+        OpenError::Schema { .. } => (Code::Failed, "the user must be allowed to make a schema in the database"),
+    };
+    let failed = Error::new(code, "the store in PostgreSQL cannot be opened").why(error.to_string());
+    failed.hint(hint).reason("store_open_failed")
 }
 
 fn embedded(dir: &Path, error: &store::Error) -> Error {
@@ -131,6 +170,14 @@ mod tests {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         assert_eq!("etcds://a:1".parse(), Ok(Place::Etcd(vec!["https://a:1".into()])));
+    }
+
+    #[test]
+    fn a_password_is_put_where_the_database_looks_for_it() {
+        let access = Access { password: Some("p@ss:w/rd é".into()), ..Access::default() };
+        let url = with_password("postgres://vt@h:5432/d?schema=s", &access);
+        assert_eq!(url, "postgres://vt:p%40ss%3Aw%2Frd%20%C3%A9@h:5432/d?schema=s");
+        pgstore::Address::parse(&url).unwrap();
     }
 
     #[test]

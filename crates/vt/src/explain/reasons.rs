@@ -233,6 +233,11 @@ pub const ALL: &[Reason] = &[
         &["vt up --data-dir DIR   with the folder that belongs to it.", "vt up --store URL   with a store of its own."],
     ),
     reason(
+        "store_open_failed",
+        "The store cannot be opened.",
+        &["The message says why; nothing was changed.", "vt config show --cloud --origin   says which store is meant."],
+    ),
+    reason(
         "store_unavailable",
         "The store does not answer. The cloud waits for it, and machines go on.",
         &[

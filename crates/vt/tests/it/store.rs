@@ -181,6 +181,58 @@ fn a_store_that_is_away_and_credentials_that_are_wrong() {
 }
 
 #[test]
+fn a_watch_goes_on_where_it_was_when_the_store_was_away() {
+    let place = Place::new();
+    let mut served = Served::own(place.path(), &[]);
+    assert_eq!(served.run(&place, &["kv", "put", "w/0", "0"], "").code, 0);
+    let endpoint = served.endpoint();
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_vt"));
+    watch.args([
+        "kv",
+        "watch",
+        "--prefix",
+        "w/",
+        "--revision",
+        "2",
+        "--limit",
+        "3",
+        "--json",
+        "--endpoints",
+        &endpoint,
+    ]);
+    let mut watch = watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!((next()["key"].clone(), 0), ("w/0".into(), 0));
+    let pid = rustix::process::Pid::from_child(&served.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(served.child.wait().unwrap().success(), "a store that is asked to end does so in order");
+    let address = served.client;
+    drop(served);
+    let url = format!("http://127.0.0.1:{address}");
+    let again = Command::new(env!("CARGO_BIN_EXE_vt"))
+        .args(["store", "serve", "--name", "one", "--data-dir"])
+        .arg(place.path().join("store"))
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let served = Served { child: again, client: address };
+    let began = Instant::now();
+    while served.run(&place, &["kv", "put", "w/1", "1"], "").code != 0 {
+        assert!(began.elapsed() < PATIENCE, "the store is served again");
+    }
+    assert_eq!(next()["key"], "w/1");
+    assert_eq!(served.run(&place, &["kv", "delete", "w/0"], "").code, 0);
+    let last = next();
+    assert_eq!((last["type"].as_str(), last["key"].as_str()), (Some("delete"), Some("w/0")));
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
 fn it_takes_the_place_of_etcd() {
     let place = Place::new();
     let link = place.path().join("etcd");
@@ -211,4 +263,38 @@ fn a_folder_of_etcd_is_left_alone() {
     let ran = place.vt(&["store", "serve", "--data-dir", "old"]);
     assert_eq!(ran.code, 8, "{}", ran.whole());
     assert!(ran.stderr.contains("holds data of etcd"), "{}", ran.whole());
+}
+
+#[test]
+fn a_store_is_copied_into_an_empty_one() {
+    let place = Place::new();
+    {
+        let mut served = Served::own(place.path(), &[]);
+        for at in 0..20 {
+            assert_eq!(served.run(&place, &["kv", "put", &format!("k{at}"), "value"], "").code, 0);
+        }
+        let pid = rustix::process::Pid::from_child(&served.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(served.child.wait().unwrap().success());
+    }
+    let mut out = String::new();
+    for line in [
+        "store migrate --from embedded:store --to embedded:copy",
+        "store migrate --from embedded:store --to embedded:copy",
+        "store migrate --from embedded:copy --to embedded:again --json",
+        "store migrate --from embedded:none --to embedded:x",
+        "store migrate --from embedded --to embedded:x",
+        "store migrate --from embedded:copy --to embedded:copy",
+        "store migrate --from embedded:copy --to memory",
+        "store migrate --from postgres://vt:hidden@h/d --to embedded:x",
+        "store migrate --from embedded:copy",
+    ] {
+        let ran = place.vt(&words(line));
+        assert!(!ran.stderr.contains("hidden"), "{}", ran.whole());
+        // The time that a step took.
+        let shown: String =
+            ran.whole().lines().filter(|line| !line.contains("rows at revision")).collect::<Vec<_>>().join("\n");
+        let _ = writeln!(out, "$ vt {line}\n{shown}\n");
+    }
+    insta::assert_snapshot!(out);
 }

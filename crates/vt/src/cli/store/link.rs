@@ -10,6 +10,7 @@ use model::Code;
 use tonic::{Response, Status};
 
 use super::told::told;
+use crate::engine::Access;
 use crate::failure::Failure;
 
 /// A certificate, a key or a password is no longer.
@@ -182,19 +183,34 @@ fn login(args: &LinkArgs) -> Result<Option<Login>, Failure> {
             .why("arguments are seen by every process of the machine and kept in the shell's history")
             .hint(format!("--user {name} --password-file FILE, or - for stdin")));
     }
+    let password = password(args)?.ok_or_else(|| {
+        Failure::usage(format!("the password of {user} is missing"))
+            .hint("--password-file FILE, or - for stdin, or VT_STORE_PASSWORD")
+    })?;
+    Ok(Some(Login { user: user.clone(), password }))
+}
+
+fn password(args: &LinkArgs) -> Result<Option<String>, Failure> {
     let mut password = Vec::new();
     let read = match args.password_file.as_deref() {
         Some("-") => std::io::stdin().take(SECRET_BYTES_MAX).read_to_end(&mut password),
         Some(path) => std::fs::File::open(path).and_then(|file| file.take(SECRET_BYTES_MAX).read_to_end(&mut password)),
-        None => match std::env::var("VT_STORE_PASSWORD") {
-            Ok(password) => return Ok(Some(Login { user: user.clone(), password })),
-            Err(_) => {
-                return Err(Failure::usage(format!("the password of {user} is missing"))
-                    .hint("--password-file FILE, or - for stdin, or VT_STORE_PASSWORD"));
-            }
-        },
+        None => return Ok(std::env::var("VT_STORE_PASSWORD").ok()),
     };
     read.map_err(|error| Failure::usage(format!("--password-file cannot be read: {error}")))?;
     let text = String::from_utf8(password).map_err(|_| Failure::usage("--password-file does not hold text"))?;
-    Ok(Some(Login { user: user.clone(), password: text.trim_end_matches(['\r', '\n']).to_owned() }))
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+impl LinkArgs {
+    /// For an engine that is opened by its URL.
+    pub fn access(&self) -> Result<Access, Failure> {
+        Ok(Access {
+            authority: self.cacert.clone(),
+            certificate: self.cert.clone(),
+            key: self.key.clone(),
+            user: self.user.clone(),
+            password: password(self)?,
+        })
+    }
 }

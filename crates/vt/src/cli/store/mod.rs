@@ -6,6 +6,7 @@
 //! status    every member that was named; facts: what the members say of each other
 //! members   who they are, add, remove, promote, transfer
 //! snapshot compact check   one verb each
+//! migrate   a copy from one engine into another
 //! load      what benches drive stores with
 //! ```
 
@@ -15,6 +16,7 @@ mod facts;
 pub mod link;
 mod load;
 mod members;
+mod migrate;
 mod serve;
 mod snapshot;
 mod status;
@@ -98,6 +100,15 @@ enum Verb {
   vt store compact 52341
   vt store compact --keep 0 --json")]
     Compact(compact::CompactArgs),
+    /// Copies a store into an empty one, of any engine, and compares the two
+    ///
+    /// Revisions are the target's own; their order is kept. An unfinished copy is marked, and nothing starts on it.
+    /// The credentials are for whatever is not embedded.
+    #[command(before_help = "Examples:
+  vt store migrate --from embedded:/var/lib/vt/store --to etcd://10.0.0.1:2379
+  vt store migrate --from etcd://10.0.0.1:2379 --to postgres://vt@db.example/vt --json
+  vt store migrate --from postgres://vt@db.example/vt --to embedded:./store --password-file pw")]
+    Migrate(migrate::MigrateArgs),
     /// Compares what the members hold, at one revision
     ///
     /// Ends with 1 when two differ or one does not answer.
@@ -118,9 +129,9 @@ enum Verb {
 }
 
 impl StoreArgs {
-    /// Runs until it is stopped, with many tasks.
+    /// Has tasks of its own beside the one that waits for them.
     pub fn serves(&self) -> bool {
-        matches!(self.verb, Verb::Serve(_))
+        matches!(self.verb, Verb::Serve(_) | Verb::Migrate(_))
     }
 }
 
@@ -135,6 +146,7 @@ pub async fn run(session: &Session, args: &StoreArgs) -> Outcome {
         Verb::Transfer(args) => members::transfer(session, args).await,
         Verb::Snapshot(args) => snapshot::run(session, args).await,
         Verb::Compact(args) => compact::run(session, args).await,
+        Verb::Migrate(args) => migrate::run(session, args).await,
         Verb::Check(args) => check::run(session, args).await,
         Verb::Load(args) => load::run(session, args).await,
     }

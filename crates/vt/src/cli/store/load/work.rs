@@ -134,7 +134,7 @@ impl Client {
     async fn run(mut self) -> Result<Tally, Error> {
         while self.course.goes_on() {
             match self.work {
-                Work::Mixed if self.draw.next() % 5 != 0 => self.get().await?,
+                Work::Mixed if !self.draw.next().is_multiple_of(5) => self.get().await?,
                 Work::Put | Work::Mixed => self.put().await?,
                 Work::Grow => self.grow().await?,
                 Work::Txn => self.txn().await?,
