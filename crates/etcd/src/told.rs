@@ -5,6 +5,17 @@
 
 use tonic::{Code, ConnectError, Status};
 
+pub(crate) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+pub(crate) const FUTURE_REVISION: &str = "etcdserver: mvcc: required revision is a future revision";
+pub(crate) const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+pub(crate) const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
+pub(crate) const LEASE_EXISTS: &str = "etcdserver: lease already exists";
+pub(crate) const LEASE_TTL: &str = "etcdserver: too large lease TTL";
+pub(crate) const KEY_NOT_FOUND: &str = "etcdserver: key not found";
+pub(crate) const DUPLICATE_KEY: &str = "etcdserver: duplicate key given in txn request";
+pub(crate) const TOO_MANY_OPS: &str = "etcdserver: too many operations in txn request";
+pub(crate) const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
+pub(crate) const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 pub(crate) const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 
 const NO_LEADER: &str = "etcdserver: no leader";
@@ -77,7 +88,7 @@ mod tests {
             (Status::unavailable("etcdserver: request timed out, possibly due to connection lost"), Told::TimedOut),
             (Status::deadline_exceeded("context deadline exceeded"), Told::TimedOut),
             (Status::unavailable("etcdserver: server stopped"), Told::Broken),
-            (Status::out_of_range("etcdserver: mvcc: required revision has been compacted"), Told::Refused),
+            (Status::out_of_range(COMPACTED), Told::Refused),
             (Status::from_error(Box::new(ConnectError("refused".into()))), Told::Unreachable),
             (Status::from_error("cut".into()), Told::Broken),
         ] {

@@ -78,22 +78,32 @@ impl<'t> Path<'t> {
         Ok(Self { succeeded, ops, nested })
     }
 
+    /// Puts before reads, nested ones in their place: which of several refusals is told is etcd's order.
     fn check(&self, state: &dyn State) -> Result<(), Error> {
+        self.check_ops(&mut |op| match op {
+            Op::Put { key, keep, .. } if keep.anything() && state.get(key)?.is_none() => {
+                Err(Error::KeyNotFound { key: key.clone() })
+            }
+            Op::Put { lease: Some(id), .. } if !state.lease_exists(*id)? => Err(Error::LeaseNotFound { id: *id }),
+            Op::Put { .. } | Op::Range(_) | Op::Delete { .. } | Op::Txn(_) => Ok(()),
+        })?;
+        self.check_ops(&mut |op| match op {
+            Op::Range(range) => select::readable(state, range.revision).map(|_| ()),
+            Op::Put { .. } | Op::Delete { .. } | Op::Txn(_) => Ok(()),
+        })
+    }
+
+    fn check_ops(&self, check: &mut dyn FnMut(&Op) -> Result<(), Error>) -> Result<(), Error> {
+        let mut nested = self.nested.iter();
         for op in self.ops {
             match op {
-                Op::Put { lease: Some(id), .. } if !state.lease_exists(*id)? => {
-                    return Err(Error::LeaseNotFound { id: *id });
+                Op::Txn(_) => {
+                    nested.next().expect("the path holds every nested transaction of its branch").check_ops(check)?;
                 }
-                Op::Put { key, keep, .. } if keep.anything() && state.get(key)?.is_none() => {
-                    return Err(Error::KeyNotFound { key: key.clone() });
-                }
-                Op::Range(range) => {
-                    select::readable(state, range.revision)?;
-                }
-                Op::Put { .. } | Op::Delete { .. } | Op::Txn(_) => {}
+                Op::Put { .. } | Op::Delete { .. } | Op::Range(_) => check(op)?,
             }
         }
-        self.nested.iter().try_for_each(|path| path.check(state))
+        Ok(())
     }
 }
 

@@ -202,10 +202,13 @@ impl Feed {
         Taken::Batches(batches, next)
     }
 
-    /// The newest revision, when nothing waits to be taken by the watcher.
-    fn idle(&self, id: u64) -> Option<Revision> {
-        let inner = self.inner.lock();
-        let watcher = inner.watchers.get(&id)?;
+    /// The newest revision, when nothing waits to be taken by the watcher, which has taken everything before `next`.
+    fn idle(&self, id: u64, next: Revision) -> Option<Revision> {
+        let inner = &mut *self.inner.lock();
+        let watcher = inner.watchers.get_mut(&id)?;
+        if next > inner.newest {
+            watcher.pending = None;
+        }
         watcher.pending.is_none().then_some(inner.newest)
     }
 
@@ -301,7 +304,7 @@ impl WatchSource for Cursor {
         if self.ended || !self.ready.is_empty() {
             return None;
         }
-        let newest = self.feed.idle(self.id)?;
+        let newest = self.feed.idle(self.id, self.next)?;
         // A watch from a future revision has not come to its start yet; what it was told so far is still everything.
         self.next = self.next.max(newest.next());
         Some(newest)

@@ -26,7 +26,8 @@ pub trait Store: Send + Sync + 'static {
     /// may have happened.
     async fn txn(&self, txn: Txn) -> Result<TxnAnswer, Error>;
 
-    /// Starts when the call returns: changes after that are never missed.
+    /// Starts when the call returns: changes after that are never missed. Errors: [`Error::Compacted`], a refusal of the
+    /// request's form.
     async fn watch(&self, watch: WatchRequest) -> Result<Watcher, Error>;
 
     /// `id: None` lets the store choose. Durable before it answers.

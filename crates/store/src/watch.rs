@@ -9,7 +9,8 @@ use crate::{Error, Key, KeyValue, Range, RangeEnd, Revision};
 pub struct WatchRequest {
     pub start: Key,
     pub end: RangeEnd,
-    /// First revision to deliver, may be in the future; `None` is the one after the newest.
+    /// First revision to deliver, may be in the future; `None` is the one after the newest. An engine may refuse the
+    /// compacted revision itself like those below it.
     pub from: Option<Revision>,
     /// Carry each key's row from before the revision, where it had one that is not compacted.
     pub previous: bool,

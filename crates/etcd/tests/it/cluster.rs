@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use etcd::{Client, Options, Tls};
+use etcd::{Client, Etcd, Options, Tls};
 use tempfile::TempDir;
 
 /// A loaded machine may take long to start it.
@@ -16,9 +16,27 @@ const STARTS_MAX: usize = 5;
 pub struct Server {
     child: Child,
     dir: TempDir,
-    client_port: u16,
-    peer_port: u16,
+    ports: Ports,
+    /// `name=url,...` of all members.
+    members: String,
     settings: Settings,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    client: u16,
+    peer: u16,
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self { client: free_port(), peer: free_port() }
+    }
+
+    /// A member is named after its port.
+    fn member(self) -> String {
+        format!("m{0}=http://127.0.0.1:{0}", self.peer)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -52,21 +70,33 @@ fn free_port() -> u16 {
 
 impl Server {
     pub async fn start(settings: Settings) -> Self {
-        for _ in 0..STARTS_MAX {
-            let dir = tempfile::tempdir().expect("a folder");
-            let (client_port, peer_port) = (free_port(), free_port());
-            let child = spawn(&dir, client_port, peer_port, &settings);
-            let mut server = Self { child, dir, client_port, peer_port, settings: settings.clone() };
-            if server.up().await {
-                return server;
+        Self::start_members(1, settings).await.pop().expect("one member")
+    }
+
+    /// A cluster.
+    pub async fn start_members(count: usize, settings: Settings) -> Vec<Self> {
+        'start: for _ in 0..STARTS_MAX {
+            let ports: Vec<Ports> = (0..count).map(|_| Ports::free()).collect();
+            let members = ports.iter().map(|ports| ports.member()).collect::<Vec<_>>().join(",");
+            let spawned = ports.iter().map(|ports| {
+                let dir = tempfile::tempdir().expect("a folder");
+                let child = spawn(&dir, *ports, &members, &settings);
+                Self { child, dir, ports: *ports, members: members.clone(), settings: settings.clone() }
+            });
+            let mut servers: Vec<Self> = spawned.collect();
+            for server in &mut servers {
+                if !server.up().await {
+                    continue 'start;
+                }
             }
+            return servers;
         }
         panic!("etcd does not start");
     }
 
     pub fn endpoint(&self) -> String {
         let scheme = if self.settings.secure.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.client_port)
+        format!("{scheme}://127.0.0.1:{}", self.ports.client)
     }
 
     pub fn options(&self) -> Options {
@@ -74,8 +104,16 @@ impl Server {
         Options { tls, ..Options::new([self.endpoint()]) }
     }
 
+    pub async fn store(&self) -> Etcd {
+        Etcd::new(self.client().await)
+    }
+
     pub async fn client(&self) -> Client {
         Client::connect(&self.options()).await.expect("a client")
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.ports.client).into()
     }
 
     /// At once, as when the power goes.
@@ -85,7 +123,7 @@ impl Server {
     }
 
     pub async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, self.client_port, self.peer_port, &self.settings);
+        self.child = spawn(&self.dir, self.ports, &self.members, &self.settings);
         assert!(self.up().await, "etcd does not start again: {}", self.log());
     }
 
@@ -110,16 +148,18 @@ impl Server {
     }
 }
 
-fn spawn(dir: &TempDir, client_port: u16, peer_port: u16, settings: &Settings) -> Child {
+fn spawn(dir: &TempDir, ports: Ports, members: &str, settings: &Settings) -> Child {
     let path = |name: &str| -> PathBuf { dir.path().join(name) };
     let scheme = if settings.secure.is_some() { "https" } else { "http" };
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+    let client = format!("{scheme}://127.0.0.1:{}", ports.client);
+    let member = ports.member();
+    let (name, peer) = member.split_once('=').expect("name and url");
     let log = std::fs::File::create(path("log")).expect("a log");
     let mut command = Command::new("etcd");
-    command.args(["--name", "one", "--logger", "zap", "--log-level", "warn", "--data-dir"]).arg(path("data"));
+    command.args(["--name", name, "--logger", "zap", "--log-level", "warn", "--data-dir"]).arg(path("data"));
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("one={peer}")]).args(&settings.flags);
+    command.args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
+    command.args(["--initial-cluster", members]).args(&settings.flags);
     if let Some(Secure { certificate, key, authority, .. }) = &settings.secure {
         for (flag, name, pem) in [
             ("--cert-file", "server.pem", certificate),

@@ -2,3 +2,8 @@
 
 mod access;
 mod cluster;
+mod conformance;
+mod faults;
+mod limits;
+mod proxy;
+mod watching;

@@ -22,7 +22,8 @@ pub async fn ids_are_chosen_or_given(store: Arc<dyn Store>) {
     assert!(matches!(long, Err(Error::LeaseTtl { .. })));
     store.lease_grant(LEASE_TTL_SECONDS_MAX, Some(LeaseId(i64::MAX))).await.unwrap();
     let short = store.lease_grant(0, None).await.unwrap();
-    assert_eq!(short.ttl_seconds, LEASE_TTL_SECONDS_MIN);
+    // A replicated engine needs longer to be sure that nobody renewed it.
+    assert!(short.ttl_seconds >= LEASE_TTL_SECONDS_MIN);
     let status = store.status().await.unwrap();
     assert_eq!(status.revision, crate::Revision::FIRST, "a lease is not a change");
 }

@@ -149,27 +149,37 @@ impl Model {
         (succeeded, if succeeded { &txn.then } else { &txn.otherwise })
     }
 
+    /// Puts first, then reads; what is nested, where it stands.
     fn refuses(&self, txn: &Txn) -> Result<(), Error> {
-        let (_, ops) = self.taken(txn);
-        for op in ops {
-            match op {
-                Op::Put { lease: Some(id), .. } if !self.leases.contains(id) => {
-                    return Err(Error::LeaseNotFound { id: *id });
-                }
-                Op::Put { key, keep, .. } if keep.anything() && !self.now().contains_key(key) => {
+        let mut ops = Vec::new();
+        self.flat(txn, &mut ops);
+        for op in &ops {
+            if let Op::Put { key, lease, keep, .. } = op {
+                if keep.anything() && !self.now().contains_key(key) {
                     return Err(Error::KeyNotFound { key: key.clone() });
                 }
-                Op::Range(range) => self.check(range)?,
-                Op::Put { .. } | Op::Delete { .. } | Op::Txn(_) => {}
+                if let Some(id) = lease.filter(|id| !self.leases.contains(id)) {
+                    return Err(Error::LeaseNotFound { id });
+                }
             }
         }
-        // Nested ones after all of this level.
-        for op in ops {
-            if let Op::Txn(nested) = op {
-                self.refuses(nested)?;
+        for op in &ops {
+            if let Op::Range(range) = op {
+                self.check(range)?;
             }
         }
         Ok(())
+    }
+
+    /// The operations that are done, of all depths.
+    fn flat<'t>(&self, txn: &'t Txn, flat: &mut Vec<&'t Op>) {
+        let (_, ops) = self.taken(txn);
+        for op in ops {
+            match op {
+                Op::Txn(nested) => self.flat(nested, flat),
+                Op::Put { .. } | Op::Delete { .. } | Op::Range(_) => flat.push(op),
+            }
+        }
     }
 
     pub fn txn(&mut self, txn: &Txn) -> Result<TxnAnswer, Error> {
