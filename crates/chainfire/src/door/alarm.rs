@@ -14,6 +14,13 @@ pub struct Alarm {
     pub kind: AlarmType,
 }
 
+/// As etcd puts it into a member's errors.
+impl std::fmt::Display for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "memberID:{} alarm:{} ", self.member, self.kind.as_str_name())
+    }
+}
+
 impl Alarm {
     /// The row whose presence is the alarm.
     pub fn key(self) -> Bytes {

@@ -10,13 +10,16 @@ use store::{Error, LeaseId, Revision, Store};
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::auth::rows::Row;
 use super::auth::token::Tokens;
 use super::auth::{Caller, View};
 use super::host::Host;
-use super::monitor;
+use super::metrics::Metrics;
+use super::monitor::{self, Seen};
 use super::options::Options;
-use super::refusal::{self, AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, NO_LEADER};
+use super::refusal::{self, AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, NO_LEADER, NOT_FOR_LEARNER};
 use super::watch::Hub;
+use crate::command::Refusal;
 
 /// Times that a request is decided anew because system rows moved meanwhile.
 pub const TRIES_MAX: usize = 16;
@@ -60,7 +63,8 @@ pub struct Desk {
     pub options: Options,
     pub tokens: Tokens,
     pub hub: Arc<Hub>,
-    leaderless: watch::Receiver<bool>,
+    pub metrics: Metrics,
+    seen: watch::Receiver<Seen>,
     view: RwLock<Arc<View>>,
 }
 
@@ -68,15 +72,19 @@ impl Desk {
     pub fn new(options: Options, store: Arc<dyn Store>, host: Arc<dyn Host>) -> Self {
         let view = RwLock::new(Arc::new(View::new(&host.system())));
         let tokens = Tokens::new(options.token_ttl, options.clock.clone());
-        let (leaderless, receiver) = watch::channel(false);
-        tokio::spawn(monitor::watch_leader(host.clone(), leaderless));
+        let (sender, seen) = watch::channel(Seen::default());
+        tokio::spawn(monitor::look(host.clone(), sender));
         let hub = Hub::new(store.clone());
-        Self { store, host, options, tokens, hub, leaderless: receiver, view }
+        Self { store, host, options, tokens, hub, metrics: Metrics::default(), seen, view }
     }
 
-    /// Whether there has been no leader for a while.
-    pub fn leaderless(&self) -> watch::Receiver<bool> {
-        self.leaderless.clone()
+    pub fn seen(&self) -> Seen {
+        *self.seen.borrow()
+    }
+
+    /// Tells whenever something else is seen.
+    pub fn changes(&self) -> watch::Receiver<Seen> {
+        self.seen.clone()
     }
 
     /// The system rows as they are here now.
@@ -147,6 +155,47 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// A learner answers little: what it has may be far behind.
+    pub async fn check_learner(&self) -> Result<(), Status> {
+        // What was seen may be of before it was promoted.
+        if self.seen().learner && self.host.status().await.is_ok_and(|status| status.learner) {
+            return Err(NOT_FOR_LEARNER.into());
+        }
+        Ok(())
+    }
+
+    /// Authentication is off, or the caller is somebody.
+    pub fn someone(&self, call: &Call) -> Result<(Arc<View>, Caller), Status> {
+        let view = self.view();
+        let caller = self.caller(&view, call)?;
+        caller.is_someone()?;
+        Ok((view, caller))
+    }
+
+    /// Authentication is off, or the caller is root.
+    pub fn admin(&self, call: &Call) -> Result<(), Status> {
+        let view = self.view();
+        Ok(view.is_admin(&self.caller(&view, call)?)?)
+    }
+
+    /// Changes system rows: `make` says from those that are there which rows become what, none for no change, and what
+    /// to answer. It may be asked again when somebody else was first.
+    pub async fn amend<T>(&self, mut make: impl FnMut(&View) -> Result<(Vec<Row>, T), Status>) -> Result<T, Status> {
+        for _ in 0..TRIES_MAX {
+            let view = self.view();
+            let (rows, answer) = make(&view)?;
+            if rows.is_empty() {
+                return Ok(answer);
+            }
+            match self.host.system_change(view.version, rows).await {
+                Ok(_) => return Ok(answer),
+                Err(Refusal::Store(error)) => return Err(refusal::of(error)),
+                Err(Refusal::SystemMoved { version }) => self.catch_up(version).await?,
+            }
+        }
+        Err(AUTH_OLD_REVISION.into())
     }
 
     pub fn header(&self, revision: Revision) -> ResponseHeader {

@@ -118,4 +118,7 @@ pub trait Host: Send + Sync + 'static {
     async fn hash(&self, revision: Option<Revision>) -> Result<HashAnswer, Error>;
 
     async fn snapshot(&self) -> Result<SnapshotPieces, Error>;
+
+    /// Appends what it counts itself, in the text form of Prometheus: `etcd_disk_wal_fsync_duration_seconds` and such.
+    fn metrics(&self, _page: &mut String) {}
 }

@@ -12,28 +12,19 @@ use hyper::body::Incoming;
 use store::{Error, LeaseId};
 use tonic::Status;
 
-use super::auth::{Caller, View};
 use super::desk::{Call, Desk};
 use super::grpc::body::Frames;
 use super::grpc::frame::{self, Messages};
-use super::refusal::{self, NO_LEADER, NO_SPACE};
+use super::refusal::{self, NO_LEADER};
 
 /// Ids drawn before giving up; each is free with overwhelming probability.
 const DRAWS_MAX: usize = 8;
 
 impl Desk {
-    fn someone(&self, call: &Call) -> Result<(Arc<View>, Caller), Status> {
-        let view = self.view();
-        let caller = self.caller(&view, call)?;
-        caller.is_someone()?;
-        Ok((view, caller))
-    }
-
     pub async fn lease_grant(&self, call: &Call, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Status> {
         let (view, _) = self.someone(call)?;
-        if view.no_space() {
-            return Err(NO_SPACE.into());
-        }
+        view.is_sound()?;
+        self.check_room(&view, call).await?;
         let ttl = u64::try_from(request.ttl).unwrap_or(0).max(self.options.lease_ttl_seconds_min);
         let mut granted = Err(Error::Overloaded);
         for _ in 0..DRAWS_MAX {
@@ -50,6 +41,7 @@ impl Desk {
 
     pub async fn lease_revoke(&self, call: &Call, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
         let (view, caller) = self.someone(call)?;
+        view.is_sound()?;
         self.may_write_leased(&view, &caller, LeaseId(request.id)).await?;
         let revision = self.store.lease_revoke(LeaseId(request.id)).await.map_err(refusal::of)?;
         Ok(LeaseRevokeResponse { header: Some(self.header(revision)) })
@@ -113,12 +105,12 @@ impl Desk {
 
 /// Answers one sign of life after the other, in the order in which they come.
 pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) -> Frames {
-    let leaderless = desk.leaderless();
-    Box::pin(futures::stream::try_unfold((desk, call, requests, leaderless), |state| async {
-        let (desk, call, mut requests, mut leaderless) = state;
+    let changes = desk.changes();
+    Box::pin(futures::stream::try_unfold((desk, call, requests, changes), |state| async {
+        let (desk, call, mut requests, mut changes) = state;
         let must_have_leader = call.requires_leader();
         let lost = async {
-            if leaderless.wait_for(|leaderless| *leaderless && must_have_leader).await.is_err() {
+            if changes.wait_for(|seen| seen.leaderless && must_have_leader).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
@@ -126,7 +118,7 @@ pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) ->
             answer = next(&desk, &call, &mut requests) => answer?,
             () = lost => return Err(NO_LEADER.into()),
         };
-        Ok(answer.map(|answer| (answer, (desk, call, requests, leaderless))))
+        Ok(answer.map(|answer| (answer, (desk, call, requests, changes))))
     }))
 }
 

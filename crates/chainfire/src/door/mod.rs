@@ -10,18 +10,19 @@
 //! permission that was taken away meanwhile is not used. Tasks: one for each listener, each connection and each call.
 
 pub mod alarm;
-#[allow(dead_code, reason = "for the services that follow")]
 mod auth;
+mod cluster;
 mod desk;
-#[allow(dead_code, reason = "for the services that follow")]
 mod grpc;
+mod health;
 pub mod host;
 mod http;
 mod kv;
 mod lease;
+mod maintenance;
+mod metrics;
 mod monitor;
 mod options;
-#[allow(dead_code, reason = "for the services that follow")]
 mod refusal;
 mod route;
 mod serve;

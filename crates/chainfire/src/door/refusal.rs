@@ -46,11 +46,9 @@ known! {
     LEASE_TTL_TOO_LARGE OutOfRange "too large lease TTL";
     LEASE_ID_INVALID InvalidArgument "a lease id must be positive";
 
-    WATCH_CANCELED Cancelled "watch canceled";
 
     MEMBER_EXISTS FailedPrecondition "member ID already exist";
     PEER_URL_EXISTS FailedPrecondition "Peer URLs already exists";
-    MEMBER_NOT_ENOUGH_STARTED FailedPrecondition "re-configuration failed due to not enough started members";
     MEMBER_BAD_URLS InvalidArgument "given member URLs are invalid";
     MEMBER_NOT_FOUND NotFound "member not found";
     MEMBER_NOT_LEARNER FailedPrecondition "can only promote a learner member";

@@ -1,29 +1,31 @@
 //! From a path to what answers it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use etcd::proto::etcdserverpb::RangeRequest;
+use etcd::proto::health::HealthCheckRequest;
+use futures::Stream;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::desk::{Call, Desk, Peer};
+use super::grpc::body::Frames;
 use super::grpc::frame::{self, Messages};
-use super::grpc::{self, Method, Reply};
+use super::grpc::{self, Method, Reply, Shape};
 use super::{http as plain, lease, watch};
 
 pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Reply> {
-    let method = Method::find(request.uri().path());
-    let grpc = || {
-        request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let Some(method) = Method::find(request.uri().path()) else {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        return if grpc { grpc::refusal(&unknown(request.uri().path())) } else { plain::answer(&desk, request).await };
     };
-    let Some(method) = method else {
-        return if grpc() {
-            grpc::refusal(&unknown(request.uri().path()))
-        } else {
-            plain::answer(&desk, request).await
-        };
-    };
+    desk.metrics.started(method);
     let (parts, body) = request.into_parts();
     let call = Call { headers: parts.headers, peer, bytes: 0 };
     let messages = Messages::new(body);
@@ -32,9 +34,18 @@ pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>
         Method::Range => range(&desk, call, messages).await,
         Method::Txn => txn(&desk, call, messages).await,
         // Boxed, so that the many rare methods do not make every call's task as large as the largest of them.
-        _ => Box::pin(rare(desk, method, call, messages)).await,
+        _ => Box::pin(rare(desk.clone(), method, call, messages)).await,
     };
-    answered.map_or_else(|status| grpc::refusal(&status), grpc::response)
+    if method.shape() == Shape::Unary || answered.is_err() {
+        desk.metrics.finished(method, &answered);
+    }
+    match answered {
+        Ok(reply) => {
+            desk.metrics.sent_bytes.add(reply.bytes() as u64);
+            grpc::response(reply)
+        }
+        Err(status) => grpc::refusal(&status),
+    }
 }
 
 fn unknown(path: &str) -> Status {
@@ -52,6 +63,7 @@ type Body = Messages<Incoming>;
 async fn read<M: Message + Default>(desk: &Desk, call: &mut Call, body: Body) -> Result<M, Status> {
     let (message, bytes) = body.only().await?;
     call.bytes = bytes;
+    desk.metrics.received_bytes.add(bytes as u64);
     desk.check_leader(call).await?;
     Ok(message)
 }
@@ -62,16 +74,21 @@ fn reply(message: &impl Message) -> Reply {
 
 async fn put(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
+    desk.check_learner().await?;
     Ok(reply(&desk.put(&call, &request).await?))
 }
 
 async fn range(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
-    let request = read(desk, &mut call, body).await?;
+    let request: RangeRequest = read(desk, &mut call, body).await?;
+    if !request.serializable {
+        desk.check_learner().await?;
+    }
     Ok(reply(&desk.range(&call, &request).await?))
 }
 
 async fn txn(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
+    desk.check_learner().await?;
     Ok(reply(&desk.txn(&call, &request).await?))
 }
 
@@ -86,24 +103,108 @@ async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Body) -> Re
             reply(&desk.$handler(&call, &request).await?)
         }};
     }
+    match method {
+        Method::Status | Method::Snapshot | Method::HealthCheck | Method::HealthWatch => {}
+        _ => desk.check_learner().await?,
+    }
+    if method.shape() != Shape::Unary {
+        desk.check_leader(&call).await?;
+        let frames: Frames = match method {
+            Method::Watch => watch::watch(desk.clone(), call, body),
+            Method::LeaseKeepAlive => lease::keep_alives(desk.clone(), call, body),
+            Method::Snapshot => {
+                let request = read(&desk, &mut call, body).await?;
+                desk.clone().snapshot(&call, request).await?
+            }
+            Method::HealthWatch => {
+                let request: HealthCheckRequest = read(&desk, &mut call, body).await?;
+                desk.clone().health_watch(request)
+            }
+            _ => return Err(unserved(method)),
+        };
+        return Ok(Reply::stream(Box::pin(Counted { frames, desk, method, done: false })));
+    }
     Ok(match method {
         Method::Put => unary!(&put),
         Method::Range => unary!(&range),
         Method::Txn => unary!(&txn),
         Method::DeleteRange => unary!(&delete_range),
         Method::Compact => unary!(compact),
-        Method::Watch => {
-            desk.check_leader(&call).await?;
-            Reply::stream(watch::watch(desk, call, body))
-        }
         Method::LeaseGrant => unary!(lease_grant),
         Method::LeaseRevoke => unary!(lease_revoke),
         Method::LeaseTimeToLive => unary!(lease_time_to_live),
         Method::LeaseLeases => unary!(lease_leases),
-        Method::LeaseKeepAlive => {
-            desk.check_leader(&call).await?;
-            Reply::stream(lease::keep_alives(desk, call, body))
-        }
-        _ => return Err(Status::unimplemented(format!("{} is not served", method.name()))),
+        Method::MemberAdd => unary!(member_add),
+        Method::MemberRemove => unary!(member_remove),
+        Method::MemberUpdate => unary!(member_update),
+        Method::MemberPromote => unary!(member_promote),
+        Method::MemberList => unary!(member_list),
+        Method::Alarm => unary!(alarm),
+        Method::Status => unary!(status),
+        Method::Defragment => unary!(defragment),
+        Method::Hash => unary!(hash),
+        Method::HashKv => unary!(hash_kv),
+        Method::MoveLeader => unary!(move_leader),
+        Method::Downgrade => unary!(downgrade),
+        Method::AuthEnable => unary!(auth_enable),
+        Method::AuthDisable => unary!(auth_disable),
+        Method::AuthStatus => unary!(auth_status),
+        Method::Authenticate => unary!(authenticate),
+        Method::UserAdd => unary!(user_add),
+        Method::UserGet => unary!(user_get),
+        Method::UserList => unary!(user_list),
+        Method::UserDelete => unary!(user_delete),
+        Method::UserChangePassword => unary!(user_change_password),
+        Method::UserGrantRole => unary!(user_grant_role),
+        Method::UserRevokeRole => unary!(user_revoke_role),
+        Method::RoleAdd => unary!(role_add),
+        Method::RoleGet => unary!(role_get),
+        Method::RoleList => unary!(role_list),
+        Method::RoleDelete => unary!(role_delete),
+        Method::RoleGrantPermission => unary!(role_grant_permission),
+        Method::RoleRevokePermission => unary!(role_revoke_permission),
+        Method::HealthCheck => unary!(health_check),
+        _ => return Err(unserved(method)),
     })
+}
+
+fn unserved(method: Method) -> Status {
+    Status::unimplemented(format!("unknown method {} for service {}", method.name(), method.service()))
+}
+
+/// A stream that is counted when it ends.
+struct Counted {
+    frames: Frames,
+    desk: Arc<Desk>,
+    method: Method,
+    done: bool,
+}
+
+impl Counted {
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.desk.metrics.handled(self.method, code);
+        }
+    }
+}
+
+impl Stream for Counted {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.frames.as_mut().poll_next(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.desk.metrics.sent_bytes.add(frame.len() as u64),
+            Poll::Ready(Some(Err(status))) => self.end(status.code()),
+            Poll::Ready(None) => self.end(Code::Ok),
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod door_etcdctl;
 mod door_kv;
 mod door_lease;
 mod door_support;

@@ -4,7 +4,9 @@
 //! that the state machine refuses it when they have moved in between.
 
 pub mod grants;
+mod password;
 pub mod rows;
+mod service;
 pub mod token;
 pub mod view;
 

@@ -9,7 +9,7 @@ use super::grants::Stretches;
 use super::rows::{self, Access, ROOT, Rows};
 use crate::door::alarm::Alarm;
 use crate::door::host::System;
-use crate::door::refusal::{Known, PERMISSION_DENIED, USER_EMPTY, USER_NOT_FOUND};
+use crate::door::refusal::{CORRUPT, Known, PERMISSION_DENIED, USER_EMPTY, USER_NOT_FOUND};
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +63,11 @@ impl View {
 
     pub fn no_space(&self) -> bool {
         self.rings(AlarmType::Nospace)
+    }
+
+    /// Nothing is changed any more where data is damaged.
+    pub fn is_sound(&self) -> Result<(), Known> {
+        if self.rings(AlarmType::Corrupt) { Err(CORRUPT) } else { Ok(()) }
     }
 
     pub fn rings(&self, kind: AlarmType) -> bool {

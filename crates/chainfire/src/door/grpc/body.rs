@@ -40,6 +40,14 @@ impl Reply {
         Self(Part::Message(frame, super::success()))
     }
 
+    /// Of its message, when there is one.
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Part::Message(frame, _) => frame.len(),
+            Part::Done | Part::Plain(_) | Part::Trailers(_) | Part::Stream(_) => 0,
+        }
+    }
+
     pub fn stream(frames: Frames) -> Self {
         Self(Part::Stream(frames))
     }

@@ -12,7 +12,7 @@ pub mod frame;
 pub mod method;
 
 pub use body::Reply;
-pub use method::Method;
+pub use method::{Method, Shape};
 
 use http::{HeaderMap, HeaderValue, Response, header};
 use tonic::Status;

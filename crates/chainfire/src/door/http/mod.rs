@@ -1,41 +1,59 @@
 //! Plain HTTP beside gRPC, on the same port.
 
-use http::{Method, Request, Response, StatusCode, header};
+mod health;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::desk::Desk;
 use super::grpc::Reply;
+use super::metrics::Facts;
 use super::options::Options;
 
 pub async fn answer(desk: &Desk, request: Request<Incoming>) -> Response<Reply> {
     if request.method() != Method::GET {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-        refused.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static("GET"));
+        refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return refused;
     }
-    match request.uri().path() {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    match path {
         "/version" => {
             let body = serde_json::json!({
                 "etcdserver": desk.options.version,
                 "etcdcluster": Options::CLUSTER_VERSION,
             });
-            json(StatusCode::OK, &body)
+            with(StatusCode::OK, "application/json", body.to_string())
         }
-        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        "/health" => health::health(desk, query).await,
+        "/metrics" => metrics(desk).await,
+        _ => match health::checks(desk, path, query).await {
+            Some(answer) => answer,
+            None => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        },
     }
+}
+
+async fn metrics(desk: &Desk) -> Response<Reply> {
+    let facts = Facts {
+        header: desk.host.header(),
+        seen: desk.seen(),
+        host: desk.host.status().await.ok(),
+        store: desk.store.status().await.ok(),
+        options: &desk.options,
+    };
+    let mut page = desk.metrics.tell(&facts);
+    desk.host.metrics(&mut page);
+    with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
 }
 
 fn with(status: StatusCode, kind: &'static str, body: impl Into<bytes::Bytes>) -> Response<Reply> {
     let mut response = Response::new(Reply::plain(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
-pub fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Reply> {
+fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Reply> {
     with(status, "text/plain; charset=utf-8", body)
-}
-
-pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Reply> {
-    with(status, "application/json", body.to_string())
 }

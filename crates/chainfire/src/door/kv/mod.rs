@@ -5,12 +5,13 @@ pub mod ask;
 pub mod check;
 
 use etcd::proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use store::{Revision, Txn, TxnAnswer};
 use tonic::Status;
 
+use super::alarm::Alarm;
 use super::auth::{Caller, View};
 use super::desk::{Call, Desk, TRIES_MAX};
 use super::refusal::{self, AUTH_OLD_REVISION, Known, NO_SPACE};
@@ -44,6 +45,7 @@ impl Change<'_> {
 impl Desk {
     pub async fn range(&self, call: &Call, request: &RangeRequest) -> Result<RangeResponse, Status> {
         check::range(request)?;
+        self.metrics.ranges.add(1);
         for _ in 0..TRIES_MAX {
             let view = self.view();
             let caller = self.caller(&view, call)?;
@@ -59,18 +61,21 @@ impl Desk {
 
     pub async fn put(&self, call: &Call, request: &PutRequest) -> Result<PutResponse, Status> {
         check::put(request)?;
+        self.metrics.puts.add(1);
         let mut answer = self.change(call, &Change::Put(request)).await?;
         Ok(answer::put(answer.answers.pop(), request.prev_kv, self.header(answer.revision)))
     }
 
     pub async fn delete_range(&self, call: &Call, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
         check::delete(request)?;
+        self.metrics.deletes.add(1);
         let mut answer = self.change(call, &Change::Delete(request)).await?;
         Ok(answer::delete(answer.answers.pop(), request.prev_kv, self.header(answer.revision)))
     }
 
     pub async fn txn(&self, call: &Call, request: &TxnRequest) -> Result<TxnResponse, Status> {
         check::txn(request)?;
+        self.metrics.txns.add(1);
         let answer = if check::reads_only(request) {
             self.read_txn(call, request).await?
         } else {
@@ -83,6 +88,7 @@ impl Desk {
     pub async fn compact(&self, call: &Call, request: CompactionRequest) -> Result<CompactionResponse, Status> {
         let view = self.view();
         view.is_admin(&self.caller(&view, call)?)?;
+        view.is_sound()?;
         let revision = Revision(u64::try_from(request.revision).unwrap_or(0));
         self.store.compact(revision).await.map_err(refusal::of)?;
         Ok(CompactionResponse { header: Some(self.newest_header().await?) })
@@ -104,20 +110,37 @@ impl Desk {
     /// Decides on the system rows as they are here, and has the state machine refuse it when they have moved since.
     async fn change(&self, call: &Call, change: &Change<'_>) -> Result<TxnAnswer, Status> {
         check::size(call.bytes)?;
+        let _pending = self.metrics.proposals_pending.hold();
         for _ in 0..TRIES_MAX {
             let view = self.view();
             let caller = self.caller(&view, call)?;
             self.may_change(&view, &caller, change).await?;
-            if view.no_space() && change.needs_room() {
-                return Err(NO_SPACE.into());
+            view.is_sound()?;
+            if change.needs_room() {
+                self.check_room(&view, call).await?;
             }
             match self.host.guarded(change.txn(), view.version).await {
                 Ok(answer) => return Ok(answer),
-                Err(Refusal::Store(error)) => return Err(refusal::of(error)),
+                Err(Refusal::Store(error)) => {
+                    self.metrics.proposals_failed.add(u64::from(!error.is_refusal()));
+                    return Err(refusal::of(error));
+                }
                 Err(Refusal::SystemMoved { version }) => self.catch_up(version).await?,
             }
         }
         Err(AUTH_OLD_REVISION.into())
+    }
+
+    /// Rings the alarm when the quota is reached.
+    pub async fn check_room(&self, view: &View, call: &Call) -> Result<(), Status> {
+        if view.no_space() {
+            return Err(NO_SPACE.into());
+        }
+        if self.options.quota_bytes.is_some_and(|quota| self.seen().db_bytes + call.bytes as u64 >= quota) {
+            self.ring(Alarm { member: self.host.header().member_id, kind: AlarmType::Nospace }).await?;
+            return Err(NO_SPACE.into());
+        }
+        Ok(())
     }
 
     async fn may_change(&self, view: &View, caller: &Caller, change: &Change<'_>) -> Result<(), Status> {

@@ -25,6 +25,8 @@ use crate::door::desk::{Call, Desk};
 use crate::door::grpc::body::Frames;
 use crate::door::grpc::frame::{self, Messages};
 use crate::door::kv::ask;
+use crate::door::metrics::Counted;
+use crate::door::monitor::Seen;
 use crate::door::refusal::{
     self, AUTH_OLD_REVISION, COMPACTED, INVALID_AUTH_TOKEN, NO_LEADER, PERMISSION_DENIED, USER_EMPTY,
 };
@@ -60,11 +62,12 @@ struct Watch {
     /// Nothing was told since the last look.
     quiet: bool,
     place: Place,
+    _counted: Counted,
 }
 
 enum Place {
     Group(Arc<Group>),
-    Behind(AbortHandle),
+    Behind(AbortHandle, #[allow(dead_code, reason = "it counts while it lives")] Counted),
 }
 
 /// What waits for answers about progress.
@@ -88,13 +91,15 @@ struct Stream {
     serials: HashMap<i64, Serial>,
     next_serial: Serial,
     next_id: i64,
-    behind: FuturesUnordered<BoxFuture<'static, Result<Step, Aborted>>>,
+    /// Of the watches that are behind.
+    steps: FuturesUnordered<BoxFuture<'static, Result<Step, Aborted>>>,
     tickets: HashMap<u64, Ticket>,
     next_ticket: u64,
     /// The client asked how far the stream is while some watches were behind.
     progress_wanted: bool,
     tick: Interval,
-    leaderless: tokio::sync::watch::Receiver<bool>,
+    changes: tokio::sync::watch::Receiver<Seen>,
+    _counted: Counted,
 }
 
 enum Woken {
@@ -120,12 +125,13 @@ impl Stream {
             serials: HashMap::new(),
             next_serial: 0,
             next_id: 0,
-            behind: FuturesUnordered::new(),
+            steps: FuturesUnordered::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
             progress_wanted: false,
             tick,
-            leaderless: desk.leaderless(),
+            changes: desk.changes(),
+            _counted: Counted::new(&desk, |metrics| &metrics.watch_streams),
             requests: Some(requests),
             desk,
             call,
@@ -157,7 +163,7 @@ impl Stream {
 
     async fn woken(&mut self) -> Result<Woken, Status> {
         let must_have_leader = self.call.requires_leader();
-        let Self { requests, queue, behind, tick, leaderless, .. } = self;
+        let Self { requests, queue, steps, tick, changes, .. } = self;
         let request = async {
             match requests {
                 Some(requests) => requests.next().await,
@@ -165,14 +171,14 @@ impl Stream {
             }
         };
         let leaderless = async {
-            if leaderless.wait_for(|leaderless| *leaderless && must_have_leader).await.is_err() {
+            if changes.wait_for(|seen| seen.leaderless && must_have_leader).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = queue.ready() => Ok(Woken::Queue),
             request = request => Ok(Woken::Request(request?.map(|(request, _)| request))),
-            Some(step) = behind.next(), if !behind.is_empty() => match step {
+            Some(step) = steps.next(), if !steps.is_empty() => match step {
                 Ok(step) => Ok(Woken::Step(step)),
                 Err(Aborted) => Ok(Woken::Queue),
             },
@@ -199,6 +205,7 @@ impl Stream {
 
     fn tell(&mut self, chunk: &Chunk, to: &Recipient, piece: &mut BytesMut) {
         let told = chunk.answer(to, self.desk.header(chunk.last), piece);
+        self.desk.metrics.events.add(u64::from(told));
         if told
             && to.notify
             && let Some(watch) = self.watches.get_mut(&to.serial)
@@ -264,8 +271,7 @@ impl Stream {
         let joined = self.desk.hub.join(&span, self.id, &self.queue, to, from, say).await;
         match joined.map_err(refusal::of)? {
             Some(group) => {
-                let watch = Watch { id, span, to, quiet: true, place: Place::Group(group) };
-                self.watches.insert(serial, watch);
+                self.insert(serial, id, span, to, Place::Group(group));
             }
             None => {
                 self.say(newest, created);
@@ -311,9 +317,18 @@ impl Stream {
     }
 
     fn open_behind(&mut self, serial: Serial, id: i64, span: Span, to: Recipient, from: Revision) {
-        let (handle, _) = AbortHandle::new_pair();
-        self.watches.insert(serial, Watch { id, span, to, quiet: true, place: Place::Behind(handle) });
+        let place = self.behind(AbortHandle::new_pair().0);
+        self.insert(serial, id, span, to, place);
         self.fall_behind(serial, from);
+    }
+
+    fn insert(&mut self, serial: Serial, id: i64, span: Span, to: Recipient, place: Place) {
+        let counted = Counted::new(&self.desk, |metrics| &metrics.watches);
+        self.watches.insert(serial, Watch { id, span, to, quiet: true, place, _counted: counted });
+    }
+
+    fn behind(&self, step: AbortHandle) -> Place {
+        Place::Behind(step, Counted::new(&self.desk, |metrics| &metrics.slow_watches))
     }
 
     /// The watch goes on by itself from `from`.
@@ -326,13 +341,14 @@ impl Stream {
     }
 
     fn step(&mut self, serial: Serial, from: From) {
-        let Some(watch) = self.watches.get_mut(&serial) else { return };
         let (handle, registration) = AbortHandle::new_pair();
-        let step = Abortable::new(step(self.desk.store.clone(), serial, from), registration);
-        if let Place::Group(group) = std::mem::replace(&mut watch.place, Place::Behind(handle)) {
+        let place = self.behind(handle);
+        let Some(watch) = self.watches.get_mut(&serial) else { return };
+        if let Place::Group(group) = std::mem::replace(&mut watch.place, place) {
             self.desk.hub.sweep(&group);
         }
-        self.behind.push(Box::pin(step));
+        let step = Abortable::new(step(self.desk.store.clone(), serial, from), registration);
+        self.steps.push(Box::pin(step));
     }
 
     async fn stepped(&mut self, step: Step) -> Result<(), Status> {
@@ -402,7 +418,7 @@ impl Stream {
                 group.leave(self.id, serial);
                 self.desk.hub.sweep(group);
             }
-            Place::Behind(step) => step.abort(),
+            Place::Behind(step, _) => step.abort(),
         }
         Some(watch)
     }
@@ -446,7 +462,7 @@ impl Stream {
         let mut seen = HashSet::new();
         let groups = self.watches.values().filter_map(|watch| match &watch.place {
             Place::Group(group) => Some(group),
-            Place::Behind(_) => None,
+            Place::Behind(..) => None,
         });
         groups.filter(|group| seen.insert(Arc::as_ptr(group))).cloned().collect()
     }
