@@ -36,6 +36,8 @@ pub const TEST: &[(&str, &str)] = &[
     ("erofs-utils", "checks the root file systems that are made"),
     ("cpio", "reads the archives that are written"),
     ("python3", "test servers"),
+    ("etcd-server", "a real etcd, as a store and to compare with"),
+    ("etcd-client", "a client of the store that others wrote"),
 ];
 
 fn installed(package: &str) -> bool {
