@@ -111,10 +111,10 @@ impl Index {
         self.runs.front().map(|run| run.segment.sequence)
     }
 
-    /// Where the entries of a segment lie that are still wanted.
-    pub fn locate_in(&self, sequence: u64) -> Vec<Run> {
+    /// Where the entries of a segment lie, those from `first` on.
+    pub fn locate_in(&self, sequence: u64, first: u64) -> Vec<Run> {
         let of = |run: &&Run| run.segment.sequence == sequence;
-        let bounds = self.runs.iter().filter(of).map(|run| run.first..run.end());
+        let bounds = self.runs.iter().filter(of).map(|run| run.first.max(first)..run.end());
         bounds.flat_map(|wanted| self.locate(wanted)).collect()
     }
 

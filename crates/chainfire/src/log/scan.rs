@@ -102,13 +102,13 @@ pub fn recover(medium: &dyn Medium, cluster: u64, again_bytes_max: usize) -> Res
     let Replay { marks, mut index, .. } = replay;
     let (Some(last), Some(end)) = (opened.last(), ends.last()) else { return Ok(Recovered::default()) };
     let mut recovered = Recovered { forgotten: names.into_values().collect(), ..Recovered::default() };
-    let runs = index.locate_in(last.header.sequence);
+    let runs = index.locate_in(last.header.sequence, marks.first());
     if runs.iter().map(Run::bytes).sum::<usize>() <= again_bytes_max {
         let read = |runs: &[Run]| read::runs(runs).map_err(|error| opening("read the log", error));
         recovered.again = read(&runs)?;
         let first = recovered.again.first().map_or(marks.next(), |entry| entry.log_id.index);
         index.truncate(first);
-        let before = read(&index.locate(first.saturating_sub(1)..first))?;
+        let before = read(&index.locate(marks.first().max(first.saturating_sub(1))..first))?;
         recovered.before = before.first().map(|entry| entry.log_id).or(marks.purged);
         recovered.sequence = last.header.sequence;
         recovered.previous = (last.header.previous_end, last.header.previous_sum);

@@ -9,14 +9,15 @@ use super::OpenError;
 use super::peer::address::Address;
 use super::peer::network::{Network, Tcp};
 use super::peer::tls::Tls;
+use super::place::Place;
 
 /// Where etcd has the same setting, the default is etcd's.
 #[derive(Clone)]
 pub struct Options {
     /// For people, and to find the member's own line in `initial_cluster`.
     pub name: String,
-    /// Identity, log and state lie below it; made when missing.
-    pub data_dir: PathBuf,
+    /// For identity, log and state.
+    pub place: Place,
     /// Where other members reach this one, for binding. Empty: nowhere, for a store of one member for good.
     pub listen_peer_urls: Vec<String>,
     /// Where other members reach this one, as they know it. Not empty.
@@ -55,7 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
-            data_dir: PathBuf::from("default.chainfire"),
+            place: Place::Folder(PathBuf::from("default.chainfire")),
             listen_peer_urls: Vec::new(),
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],

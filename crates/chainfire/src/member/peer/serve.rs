@@ -25,6 +25,7 @@ use super::network::{Listener, Pipe};
 use super::pace::{self, Heard, LIFE_EVERY, Listening};
 use super::tls::Armour;
 use super::wire::{Answered, Denial, Hello, HelloAnswer, Question};
+use crate::door::host::SnapshotPieces;
 use crate::member::types::Types;
 
 /// Connections at once, from everybody.
@@ -59,6 +60,8 @@ pub trait Service: Send + Sync + 'static {
         &self,
         requests: BoxStream<'static, AppendEntriesRequest<Types>>,
     ) -> BoxStream<'static, StreamAppendResult<Types>>;
+
+    fn copy(&self) -> Result<SnapshotPieces, Denial>;
 
     async fn receive(&self, vote: VoteOf<Types>, meta: SnapshotMetaOf<Types>) -> Result<Box<dyn Receiving>, Denial>;
 }
@@ -118,7 +121,8 @@ async fn connection(pipe: Pipe, armour: Option<Armour>, service: Arc<dyn Service
     let heard = Heard::now();
     let read = Listening { read, heard: heard.clone() };
     let mut writer = tokio::spawn(write_answers(write, answered, heard.clone()));
-    let mut caller = Caller { service, hello: Arc::new(hello), answers, sessions: BTreeMap::new(), receiving: None };
+    let (hello, sessions) = (Arc::new(hello), BTreeMap::new());
+    let mut caller = Caller { service, hello, answers, sessions, receiving: None, copying: None };
     let mut read = tokio::io::BufReader::with_capacity(64 * 1024, read);
     let ended = loop {
         let frame = tokio::select! {
@@ -150,6 +154,7 @@ struct Caller {
     answers: mpsc::Sender<(u64, Answered)>,
     sessions: BTreeMap<u64, Session>,
     receiving: Option<Box<dyn Receiving>>,
+    copying: Option<SnapshotPieces>,
 }
 
 struct Session {
@@ -194,6 +199,21 @@ impl Caller {
                     });
                     return;
                 }
+            },
+            Question::Copy if self.hello.cluster.is_some() => match self.service.copy() {
+                Ok(pieces) => {
+                    self.copying = Some(pieces);
+                    Answered::CopyBegun
+                }
+                Err(denial) => Answered::Denied(denial),
+            },
+            Question::CopyPiece => match &mut self.copying {
+                None => Answered::Denied(Denial::Misplaced),
+                Some(pieces) => match pieces.recv().await {
+                    Some(Ok(piece)) => Answered::CopyPiece(piece),
+                    None => Answered::CopyPiece(Bytes::new()),
+                    Some(Err(error)) => Answered::Denied(Denial::Fault(error.into())),
+                },
             },
             _ if tasks.len() >= QUESTIONS_MAX => Answered::Denied(Denial::Busy),
             question => {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use store::{Lease, LeaseId, LeaseStatus};
 
 use super::fault::{Fault, MemberFault, WireRefusal};
-use crate::command;
+use crate::command::{self, Proposal};
 use crate::door::host::{MemberChange, MemberFact};
 use crate::member::types::{MemberId, Types};
 
@@ -75,8 +75,12 @@ pub enum Question {
     },
     SnapshotPiece(Bytes),
     SnapshotEnd,
+    /// Begins a copy of the state as it is now, from whichever member.
+    Copy,
+    /// The next piece of it.
+    CopyPiece,
     /// To the leader, as are all of the following.
-    Propose(Vec<command::Request>),
+    Propose(Proposal),
     ReadIndex,
     KeepAlive(LeaseId),
     TimeToLive(LeaseId),
@@ -97,6 +101,9 @@ pub enum Answered {
     TransferLeader(TransferLeaderResponse<Types>),
     SnapshotTaken,
     SnapshotInstalled(SnapshotResponse<Types>),
+    CopyBegun,
+    /// Empty after the last.
+    CopyPiece(Bytes),
     /// In the order of the requests. All of them are applied where the log is applied up to `index`.
     Proposed {
         index: u64,
