@@ -6,6 +6,7 @@
 mod bare;
 mod figures;
 mod machine;
+pub mod store;
 
 use std::fs;
 use std::path::Path;

@@ -35,6 +35,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--quick]                everything that proves it; --quick leaves out real machines and cargo deny
   floors [--write]              checks the arrows between crates; --write redraws them in ARCHITECTURE.md
   bench path [--json] [--write] figures of the path; --write adds them to docs/benchmarks.md
+  bench store [--json] [--write] [--quick] [--only NAME] [--etcd PROGRAM] [--vt PROGRAM]
+                                the store beside etcd; NAME is a part of a load's name
   docs                          checks that every file the pages name is there
   guide                         follows docs/guides/first-app.md with the vt of `cargo build --workspace`
   sample DIR                    the sample images
@@ -56,6 +58,13 @@ fn main() -> ExitCode {
         ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {
             bench::path(rest.contains(&"--json"), rest.contains(&"--write"))
         }
+        ["bench", "store", rest @ ..] => match store_options(rest) {
+            Some(options) => bench::store::store(&options),
+            None => {
+                eprintln!("{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
         ["docs"] => docs::docs(),
         ["guide"] => guide::follow(&run::target().join("debug")),
         ["sample", folder] => sample::ensure(folder.as_ref()),
@@ -75,4 +84,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn store_options(words: &[&str]) -> Option<bench::store::Options> {
+    let mut options = bench::store::Options::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--json" => options.json = true,
+            "--write" => options.write = true,
+            "--quick" => options.quick = true,
+            "--only" => options.only = Some((*words.next()?).to_owned()),
+            "--etcd" => options.etcd = Some(words.next()?.into()),
+            "--vt" => options.vt = Some(words.next()?.into()),
+            _ => return None,
+        }
+    }
+    Some(options)
 }

@@ -23,6 +23,9 @@ pub const SAMPLE: &[(&str, &str)] = &[
     ("curl", "a real client"),
 ];
 
+/// What the store is compared with.
+pub const STORE: &[(&str, &str)] = &[("etcd-server", "the store that ours is measured beside")];
+
 /// What only tests need.
 pub const TEST: &[(&str, &str)] = &[
     ("buildah", "another maker of images"),

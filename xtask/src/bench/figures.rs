@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::run::{self, output};
 
-const PAGE: &str = "docs/benchmarks.md";
+pub const PAGE: &str = "docs/benchmarks.md";
 
 struct Figure {
     name: &'static str,
@@ -69,7 +69,7 @@ impl Figures {
         Ok(Value::Object(all))
     }
 
-    /// Adds a row below the table's last one.
+    /// Adds a row below the last one of the page's first table.
     pub fn write(&self) -> Result<()> {
         let path = run::root().join(PAGE);
         let page = std::fs::read_to_string(&path).context(PAGE)?;
@@ -97,13 +97,15 @@ impl Figures {
             value("create_p99_ms"),
             value("fdatasync_p50_ms"),
         );
-        let end = page.rfind("\n|").and_then(|last| page[last + 1..].find('\n').map(|line| last + 1 + line + 1));
+        let section = page.find("\n## ").unwrap_or(page.len());
+        let last = page[..section].rfind("\n|");
+        let end = last.and_then(|last| page[last + 1..].find('\n').map(|line| last + 1 + line + 1));
         let end = end.with_context(|| format!("{PAGE} has no table"))?;
         std::fs::write(&path, format!("{}{row}{}", &page[..end], &page[end..])).context(PAGE)
     }
 }
 
-fn commit() -> Result<String> {
+pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| output(Command::new("git").current_dir(run::root()).args(arguments));
     let name = git(&["rev-parse", "--short", "HEAD"])?;
     let changed = !git(&["status", "--porcelain", "--", "crates", "Cargo.lock"])?.trim().is_empty();

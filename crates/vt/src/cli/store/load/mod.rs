@@ -56,6 +56,9 @@ pub struct LoadArgs {
     watchers: usize,
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     seed: u64,
+    /// Try for so many seconds until the store answers at all
+    #[arg(long, value_name = "SECONDS", default_value = "0")]
+    patience: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,10 +85,12 @@ pub async fn run(session: &Session, args: &LoadArgs) -> Outcome {
     if args.clients == 0 || args.connections == 0 || args.keys == 0 || args.key_bytes < work::KEY_BYTES_MIN {
         return Err(Failure::usage("counts begin at 1, and a key has at least 16 bytes"));
     }
-    let lines = lines(&args.endpoints, args.connections).await?;
-    let measured = match args.work {
-        Work::Watch => fanout::run(args, &lines).await?,
-        _ => work::run(args, &lines).await?,
+    let until = tokio::time::Instant::now() + Duration::from_secs(args.patience);
+    let measured = loop {
+        match attempt(args).await {
+            Err(_) if tokio::time::Instant::now() < until => tokio::time::sleep(AGAIN_PAUSE).await,
+            measured => break measured?,
+        }
     };
     let Measured { tally, time, events } = measured;
     let answer = json!({
@@ -111,6 +116,17 @@ pub async fn run(session: &Session, args: &LoadArgs) -> Outcome {
         )
     })?;
     Ok(0)
+}
+
+/// Short: how soon a store answers again is measured by it.
+const AGAIN_PAUSE: Duration = Duration::from_millis(2);
+
+async fn attempt(args: &LoadArgs) -> Result<Measured, Failure> {
+    let lines = lines(&args.endpoints, args.connections).await?;
+    match args.work {
+        Work::Watch => fanout::run(args, &lines).await,
+        _ => work::run(args, &lines).await,
+    }
 }
 
 /// What a load came to.
