@@ -1,9 +1,9 @@
 //! Is the store there? One place that knows, so that nobody has to find out by failing.
 //!
 //! ```text
-//!   a turn, the scheduler ── suspect ──▶ the follower of rows reads all rows again
-//!                                           it cannot:  away, since when and why; tried again until it can
-//!                                           it can:     there; turns that waited go on with rows that are up to date
+//!   a turn, the scheduler, a request ── suspect ──▶ the follower of rows reads all rows again
+//!   a look now and then that is not answered ────▶   it cannot:  away, since when and why; tried again until it can
+//!                                                    it can:     there; turns that waited go on with rows that are up to date
 //! ```
 
 use std::sync::Arc;

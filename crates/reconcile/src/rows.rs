@@ -16,6 +16,8 @@ use crate::outage::Outage;
 const PAGE_ROWS: usize = 1000;
 /// Reading one page takes no longer, or the store counts as away.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A store that nobody asks is asked this often whether it is there: a watch on one that is away is only silent.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Between two attempts to read all rows again.
 const AGAIN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -131,10 +133,23 @@ impl Follower {
                     Err(error) => tracing::warn!(%error, "the view of rows lost its watch and reads all rows again"),
                 },
                 () = self.outage.suspected() => {}
+                () = self.missed() => {}
             }
             match self.read_again().await {
                 Some(revision) => at = revision,
                 None => return,
+            }
+        }
+    }
+
+    /// Ends when the store does not answer a look.
+    async fn missed(&self) {
+        let look = Range::prefix(keys::ROWS).limit(1).keys_only().uncounted();
+        loop {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let answer = tokio::time::timeout(PAGE_TIME_MAX, self.store.range(look.clone())).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                return;
             }
         }
     }

@@ -79,7 +79,6 @@ impl fmt::Display for Place {
 
 /// How to come in, for engines that others serve.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code, reason = "for the engine that follows")]
 pub struct Access {
     /// PEM files.
     pub authority: Option<PathBuf>,
@@ -101,8 +100,52 @@ pub async fn open(place: &Place, access: &Access, folder: &Path) -> Result<Arc<d
             let address = pgstore::Address::parse(&with_password(url, access)).map_err(|error| database(&error))?;
             Ok(Arc::new(pgstore::Postgres::open(address).await.map_err(|error| database(&error))?))
         }
-        Place::Etcd(_) => Err(Error::new(Code::Failed, format!("{place}: this version does not open it yet"))),
+        Place::Etcd(endpoints) => {
+            let options = etcd_options(endpoints, access)?;
+            Ok(Arc::new(etcd::Etcd::connect(&options).await.map_err(|error| cluster(&error))?))
+        }
     }
+}
+
+fn etcd_options(endpoints: &[String], access: &Access) -> Result<etcd::Options, Error> {
+    let pem = |path: &Path| {
+        std::fs::read(path).map_err(|error| {
+            Error::new(Code::InvalidArgument, format!("{}: {error}", path.display())).reason("store_open_failed")
+        })
+    };
+    let identity = match (&access.certificate, &access.key) {
+        (Some(certificate), Some(key)) => Some(etcd::Identity { certificate: pem(certificate)?, key: pem(key)? }),
+        (None, None) => None,
+        _ => return Err(Error::invalid("store.cert", "a certificate and its key belong together")),
+    };
+    let tls = match &access.authority {
+        Some(authority) => Some(etcd::Tls { authority: pem(authority)?, identity, server_name: None }),
+        None if identity.is_some() => {
+            return Err(Error::invalid("store.cacert", "with a certificate, say who vouches for the other side"));
+        }
+        None => None,
+    };
+    let login = match (&access.user, &access.password) {
+        (Some(user), Some(password)) => Some(etcd::Login { user: user.clone(), password: password.clone() }),
+        (Some(user), None) => {
+            return Err(Error::invalid("store.password_file", format!("the password of {user} is missing")));
+        }
+        (None, _) => None,
+    };
+    Ok(etcd::Options { tls, login, ..etcd::Options::new(endpoints.iter().cloned()) })
+}
+
+fn cluster(error: &etcd::Error) -> Error {
+    let (code, hint) = match error {
+        etcd::Error::NoEndpoint | etcd::Error::Endpoint { .. } => (Code::InvalidArgument, "etcd://HOST:PORT,HOST:PORT"),
+        etcd::Error::NoAuthority { .. } | etcd::Error::Tls { .. } => {
+            (Code::InvalidArgument, "look at the authority, the certificate and its key")
+        }
+        etcd::Error::Unreachable { .. } => (Code::Unavailable, "vt store status --endpoints HOST:PORT"),
+        etcd::Error::Login { .. } => (Code::Unauthenticated, "look at the user and the file with the password"),
+    };
+    let failed = Error::new(code, "the store cannot be opened").why(error.to_string());
+    failed.hint(hint).reason("store_open_failed")
 }
 
 /// The URL with the password that a file or the environment gave.

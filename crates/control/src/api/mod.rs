@@ -52,6 +52,7 @@ pub use problem::Problem;
 
 use call::Call;
 use problem::Refusal;
+use reconcile::rows::STORE_UNAVAILABLE;
 
 /// What handlers answer from. One for each service.
 pub struct Cloud {
@@ -194,6 +195,9 @@ fn finish(
     begin: Duration,
     answer: Result<Response, Refusal>,
 ) -> Response {
+    if answer.as_ref().is_err_and(|refusal| refusal.reason() == Some(STORE_UNAVAILABLE)) {
+        cloud.rows.outage().suspect();
+    }
     let mut response = answer.unwrap_or_else(|refusal| refusal.response(request_id));
     let headers = response.headers_mut();
     let id = HeaderValue::from_str(request_id.as_str()).expect("an id is ASCII");

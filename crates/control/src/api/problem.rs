@@ -104,6 +104,11 @@ impl Refusal {
         self
     }
 
+    /// The reason code behind it.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.error.reason.as_deref()
+    }
+
     pub fn response(self, request_id: &Id) -> Response {
         let Inner { error, status, headers } = *self.0;
         if error.code == Code::Internal {

@@ -21,6 +21,8 @@ use crate::toy::{Cloud, Toy};
 struct Far {
     near: Arc<Memory>,
     cut: watch::Sender<bool>,
+    /// What watches notice of it.
+    watched: watch::Sender<bool>,
 }
 
 impl Far {
@@ -63,7 +65,7 @@ impl Store for Far {
     async fn watch(&self, watch: WatchRequest) -> Result<Watcher, Error> {
         self.check()?;
         let near = self.near.watch(watch).await?;
-        Ok(Watcher::new(FarWatch { near, cut: self.cut.subscribe() }))
+        Ok(Watcher::new(FarWatch { near, cut: self.watched.subscribe() }))
     }
 
     async fn lease_grant(&self, ttl_seconds: u64, id: Option<LeaseId>) -> Result<Lease, Error> {
@@ -105,7 +107,7 @@ impl Store for Far {
 async fn cloud() -> (Cloud, watch::Sender<bool>, Door) {
     let near = Arc::new(Memory::new());
     let cut = watch::Sender::new(false);
-    let cloud = Cloud::on(Arc::new(Far { near: near.clone(), cut: cut.clone() })).await;
+    let cloud = Cloud::on(Arc::new(Far { near: near.clone(), cut: cut.clone(), watched: cut.clone() })).await;
     // Someone else who still reaches the store.
     let registry = Registry::new(vec![Arc::new(Toy(cloud.world.clone()))]);
     let other = Door::new(near, registry, world::Clock::real());
@@ -175,4 +177,22 @@ async fn a_report_that_says_nothing_new_is_not_waited_for() {
     let same = Verb::SetSpec { id: row.id.clone(), spec: json!({ "wanted": 1 }), if_version: None };
     let receipt = cloud.door.one(Cloud::origin(None), same).await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), cloud.rows.reach(receipt.sequence)).await.unwrap();
+}
+
+/// A watch on a store that is away may just be silent.
+#[tokio::test]
+async fn an_outage_that_no_watch_tells_of_is_noticed() {
+    let near = Arc::new(Memory::new());
+    let (cut, silent) = (watch::Sender::new(false), watch::Sender::new(false));
+    let cloud = Cloud::on(Arc::new(Far { near, cut: cut.clone(), watched: silent })).await;
+    let mut away = cloud.rows.outage().follow();
+    // The watch has begun once it has brought something.
+    let row = cloud.made("one", 1).await;
+    while cloud.rows.table().get(&row.id).is_none() {
+        tokio::task::yield_now().await;
+    }
+    cut.send_replace(true);
+    away.wait_for(Option::is_some).await.unwrap();
+    cut.send_replace(false);
+    away.wait_for(Option::is_none).await.unwrap();
 }

@@ -43,6 +43,8 @@ pub struct Cloud {
     pub tls_port: u16,
     /// OCI layout with the sample images.
     pub layout: PathBuf,
+    /// Of the store, where it is not in the data folder.
+    store: Option<String>,
     child: RefCell<Option<Child>>,
 }
 
@@ -90,9 +92,12 @@ impl Cloud {
     pub fn start() -> Self {
         let folder = target().join("path-test");
         // What a run that was cut off left running; nobody else knows these machines once their folder is gone.
-        if folder.join("data/identity.json").exists() {
-            for pid in qemus(&folder.join("data")) {
-                Command::new("kill").args(["-9", &pid.to_string()]).status().ok();
+        let beside = fs::read_dir(folder.join("beside")).into_iter().flatten().flatten().map(|entry| entry.path());
+        for data in beside.chain([folder.clone()]).map(|cloud| cloud.join("data")) {
+            if data.join("identity.json").exists() {
+                for pid in qemus(&data) {
+                    Command::new("kill").args(["-9", &pid.to_string()]).status().ok();
+                }
             }
         }
         fs::remove_dir_all(&folder).ok();
@@ -112,10 +117,29 @@ impl Cloud {
             http_port: free_port(),
             tls_port: free_port(),
             layout: samples.join("layout"),
+            store: None,
             child: RefCell::new(None),
         };
         cloud.up();
         cloud
+    }
+
+    /// Another cloud on this machine, not started yet, with its store at `store`. It has this one's kernels.
+    pub fn beside(&self, name: &str, store: &str) -> Self {
+        let folder = self.folder.join("beside").join(name);
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(folder.join("data")).unwrap();
+        let copied = Command::new("cp").arg("-al").arg(self.data().join("kernels")).arg(folder.join("data")).status();
+        assert!(copied.unwrap().success());
+        Self {
+            folder,
+            api_port: free_port(),
+            http_port: free_port(),
+            tls_port: free_port(),
+            layout: self.layout.clone(),
+            store: Some(store.to_owned()),
+            child: RefCell::new(None),
+        }
     }
 
     fn environment(&self, command: &mut Command) {
@@ -128,6 +152,7 @@ impl Cloud {
             .env("VT_API_LISTEN", format!("127.0.0.1:{}", self.api_port))
             .env("VT_INGRESS_HTTP", format!("127.0.0.1:{}", self.http_port))
             .env("VT_INGRESS_TLS", format!("127.0.0.1:{}", self.tls_port))
+            .envs(self.store.iter().map(|url| ("VT_STORE_URL", url)))
             .env("VT_NODE_NAME", "here")
             .env("VT_LOG", "info,hyper=warn")
             .env("NO_COLOR", "1");

@@ -10,8 +10,10 @@ mod cloud;
 mod faults;
 mod rollout;
 mod routes;
+mod stores;
 mod tenancy;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -20,9 +22,19 @@ use cloud::Cloud;
 /// A named scenario.
 type Scenario = (&'static str, fn(&Cloud));
 
+thread_local! {
+    static SKIPPED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A scenario that returns after this was not run, and this is why.
+pub fn skip(reason: &str) {
+    SKIPPED.set(Some(reason.to_owned()));
+}
+
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let scenarios: Vec<Scenario> = [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, faults::ALL].concat();
+    let scenarios: Vec<Scenario> =
+        [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, faults::ALL, stores::ALL].concat();
     let listed = || {
         scenarios.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())))
     };
@@ -50,6 +62,9 @@ fn main() -> ExitCode {
         if outcome.is_ok() {
             passed += 1;
             println!("test {name} ... ok ({seconds} s)");
+            if let Some(reason) = SKIPPED.take() {
+                println!("skipped: {reason}");
+            }
         } else {
             println!("test {name} ... FAILED ({seconds} s)");
             println!("---- the cloud's last words\n{}", cloud.last_words());
