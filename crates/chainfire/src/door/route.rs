@@ -116,6 +116,10 @@ async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Body) -> Re
                 let request = read(&desk, &mut call, body).await?;
                 desk.clone().snapshot(&call, request).await?
             }
+            Method::Observe => {
+                let request = read(&desk, &mut call, body).await?;
+                desk.clone().observe(call, request)
+            }
             Method::HealthWatch => {
                 let request: HealthCheckRequest = read(&desk, &mut call, body).await?;
                 desk.clone().health_watch(request)
@@ -163,6 +167,18 @@ async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Body) -> Re
         Method::RoleDelete => unary!(role_delete),
         Method::RoleGrantPermission => unary!(role_grant_permission),
         Method::RoleRevokePermission => unary!(role_revoke_permission),
+        Method::Lock => {
+            let request = read(&desk, &mut call, body).await?;
+            reply(&desk.lock(&call, request).await?)
+        }
+        Method::Unlock => unary!(unlock),
+        Method::Campaign => {
+            let request = read(&desk, &mut call, body).await?;
+            reply(&desk.campaign(&call, request).await?)
+        }
+        Method::Proclaim => unary!(proclaim),
+        Method::Leader => unary!(leader),
+        Method::Resign => unary!(resign),
         Method::HealthCheck => unary!(health_check),
         _ => return Err(unserved(method)),
     })

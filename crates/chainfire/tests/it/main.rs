@@ -3,9 +3,12 @@
 mod damage;
 mod disk;
 mod door_etcdctl;
+mod door_http;
 mod door_kv;
 mod door_lease;
 mod door_support;
+mod door_tls;
+mod door_turns;
 mod door_watch;
 mod folder;
 mod full;
