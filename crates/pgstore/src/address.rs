@@ -38,7 +38,8 @@ pub enum SslMode {
 /// Options that are the store's own: `schema` (default `photon`; lower-case letters, digits, `_`), `sslmode`
 /// (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`; default `prefer`), `sslrootcert`, `sslcert`, `sslkey`
 /// (PEM files). All others are as in PostgreSQL's own URLs, as far as the client knows them: `host` (also a folder of
-/// a Unix socket), `application_name`, `connect_timeout`, `target_session_attrs`, ... Several hosts may be given.
+/// a Unix socket), `application_name`, `connect_timeout`, `target_session_attrs`, ... Several hosts may be given. A pooler
+/// in between has to keep sessions whole: they listen, hold locks and have settings.
 #[derive(Clone)]
 pub struct Address {
     pub(crate) config: tokio_postgres::Config,

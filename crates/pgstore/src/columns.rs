@@ -8,8 +8,10 @@ use crate::sql;
 
 /// Parameters of [`sql::WRITE`].
 pub struct Columns<'d> {
-    ended_keys: Vec<&'d [u8]>,
-    ended_at: Vec<i64>,
+    gone_revisions: Vec<i64>,
+    gone_places: Vec<i32>,
+    gone_keys: Vec<&'d [u8]>,
+    gone_at: Vec<i64>,
     revisions: Vec<i64>,
     places: Vec<i32>,
     keys: Vec<&'d [u8]>,
@@ -22,11 +24,12 @@ pub struct Columns<'d> {
 
 impl<'d> Columns<'d> {
     pub fn of(difference: &'d Difference) -> Self {
-        let (ended_keys, ended_at) = difference.ended.iter().map(|(key, at)| (&key[..], sql::number(at.0))).unzip();
-        let written = &difference.written;
+        let (gone, written) = (&difference.ended, &difference.written);
         Self {
-            ended_keys,
-            ended_at,
+            gone_revisions: gone.iter().map(|row| sql::number(row.revision.0)).collect(),
+            gone_places: gone.iter().map(|row| row.nth).collect(),
+            gone_keys: gone.iter().map(|row| &row.key[..]).collect(),
+            gone_at: gone.iter().map(|row| sql::number(row.at.0)).collect(),
             revisions: written.iter().map(|row| sql::number(row.revision.0)).collect(),
             places: written.iter().map(|row| row.nth).collect(),
             keys: written.iter().map(|row| &row.kv.key[..]).collect(),
@@ -42,10 +45,12 @@ impl<'d> Columns<'d> {
         self.keys.is_empty()
     }
 
-    pub fn parameters(&self) -> [&(dyn ToSql + Sync); 10] {
+    pub fn parameters(&self) -> [&(dyn ToSql + Sync); 12] {
         [
-            &self.ended_keys,
-            &self.ended_at,
+            &self.gone_revisions,
+            &self.gone_places,
+            &self.gone_keys,
+            &self.gone_at,
             &self.revisions,
             &self.places,
             &self.keys,

@@ -39,10 +39,20 @@ pub struct Draft {
 #[derive(Default, Debug)]
 pub struct Difference {
     pub written: Vec<Written>,
-    /// Keys whose stored row of the present is over, and since when.
-    pub ended: Vec<(Key, Revision)>,
+    pub ended: Vec<Ended>,
     /// Rows in `written` that are the present.
     present: HashMap<Key, usize>,
+    /// Stored rows of the present that are not over yet: revision, and place in it.
+    stored: HashMap<Key, (Revision, i32)>,
+}
+
+/// A stored row that was the present, and since when it is over.
+#[derive(Debug)]
+pub struct Ended {
+    pub revision: Revision,
+    pub nth: i32,
+    pub key: Key,
+    pub at: Revision,
 }
 
 #[derive(Debug)]
@@ -57,7 +67,8 @@ pub struct Written {
 impl Draft {
     pub fn new(wanted: Wanted, loaded: Loaded) -> Self {
         let Loaded { newest, compacted, present, past, leases } = loaded;
-        let rows = present.into_iter().map(|kv| (kv.key.clone(), vec![(kv.mod_revision, Some(kv))]));
+        let stored = present.iter().map(|(kv, nth)| (kv.key.clone(), (kv.mod_revision, *nth))).collect();
+        let rows = present.into_iter().map(|(kv, _)| (kv.key.clone(), vec![(kv.mod_revision, Some(kv))]));
         let term = |(id, ttl_seconds, ran_out)| (id, Term { ttl_seconds, ran_out, renewed: false });
         Self {
             base: newest,
@@ -68,7 +79,7 @@ impl Draft {
             past,
             stored_leases: leases.iter().map(|lease| lease.0).collect(),
             leases: leases.into_iter().map(term).collect(),
-            difference: Difference::default(),
+            difference: Difference { stored, ..Difference::default() },
         }
     }
 
@@ -122,17 +133,11 @@ impl Difference {
     fn add(&mut self, revision: Revision, events: &[WatchEvent]) {
         for (nth, event) in events.iter().enumerate() {
             let key = &event.kv.key;
-            let existed = match self.present.remove(key) {
-                Some(written) => {
-                    self.written[written].ended = Some(revision);
-                    true
-                }
-                None => false,
-            };
             let kind = event.kind;
-            // A put that begins a life of the key, and not after a put in this very transaction, replaces nothing.
-            if !existed && (kind == EventKind::Delete || event.kv.create_revision != revision) {
-                self.ended.push((key.clone(), revision));
+            if let Some(written) = self.present.remove(key) {
+                self.written[written].ended = Some(revision);
+            } else if let Some((stored, nth)) = self.stored.remove(key) {
+                self.ended.push(Ended { revision: stored, nth, key: key.clone(), at: revision });
             }
             let ended = match kind {
                 EventKind::Put => {

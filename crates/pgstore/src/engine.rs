@@ -40,13 +40,8 @@ impl Postgres {
     ///
     /// Errors: everything that would never work is refused here, with a reason for whoever runs the database.
     pub async fn open(address: Address) -> Result<Self, OpenError> {
-        let door = Arc::new(Door::open(address).await?);
-        let broken = |failure: Failure| OpenError::Schema { act: "read the head", reason: failure.to_string() };
-        let session = door.session().await.map_err(broken)?;
-        let rows = session.ask(sql::HEAD, &[]).await.map_err(broken)?;
-        let newest = sql::first(&rows).and_then(|row| sql::revision(row, 0)).map_err(broken)?;
-        drop(session);
-        let shared = Arc::new(Shared::new(door, newest));
+        let (door, newest) = Door::open(address).await?;
+        let shared = Arc::new(Shared::new(Arc::new(door), newest));
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let (tell, told) = mpsc::channel(TOLD_MAX);
         let writer = tokio::spawn(Writer::new(shared.clone(), requests, tell).run());

@@ -83,6 +83,11 @@ impl Failure {
         Self { kind: Kind::Broken, from_server: false, told: told.into().into() }
     }
 
+    /// While connecting: nothing was asked yet, and there is no session to go on with.
+    pub fn at_the_door(self) -> Self {
+        Self { from_server: false, ..self }
+    }
+
     /// For a request that cannot have been committed.
     pub fn before(self, act: &'static str) -> Error {
         match self.kind {

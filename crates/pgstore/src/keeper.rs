@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Error, LeaseId};
+use store::{Error, LeaseId, Revision};
 use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::types::ToSql;
 
 use crate::error::Failure;
 use crate::session::{ANSWER_MAX, Backoff, Session};
@@ -58,27 +59,31 @@ impl Keeper {
     }
 
     async fn keep(&self, session: &Session) -> Result<(), Failure> {
-        // Another process may have left off in the middle.
-        let mut reclaim = true;
+        // Another process may have left off in the middle, whatever it began with.
+        let mut reclaimed = Revision::ZERO;
         let mut ours = false;
         loop {
             if !ours {
                 let rows = session.ask(sql::KEEP_HOUSE, &[]).await?;
                 ours = sql::column(sql::first(&rows)?, 0)?;
             }
-            if ours && self.end_leases(session).await?.is_none() {
-                return Ok(());
-            }
-            if ours && reclaim {
-                reclaim = self.reclaim(session).await?;
-                if reclaim {
-                    tokio::time::sleep(RECLAIM_PAUSE).await;
-                    continue;
+            if ours {
+                if self.end_leases(session).await?.is_none() {
+                    return Ok(());
+                }
+                let rows = session.ask(sql::HEAD, &[]).await?;
+                let compacted = sql::revision(sql::first(&rows)?, 1)?;
+                if compacted > reclaimed {
+                    if self.reclaim(session, compacted).await? {
+                        tokio::time::sleep(RECLAIM_PAUSE).await;
+                        continue;
+                    }
+                    reclaimed = compacted;
                 }
             }
             tokio::select! {
-                () = self.shared.compacted.notified() => reclaim = true,
-                () = tokio::time::sleep(LOOK_EVERY) => reclaim = true,
+                () = self.shared.compacted.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
@@ -110,9 +115,11 @@ impl Keeper {
     }
 
     /// One step; answers whether there may be more.
-    async fn reclaim(&self, session: &Session) -> Result<bool, Failure> {
+    async fn reclaim(&self, session: &Session, compacted: Revision) -> Result<bool, Failure> {
         let statement = session.prepared(sql::RECLAIM).await?;
-        let deleting = session.execute(&statement, &[&RECLAIM_ROWS]);
+        let compacted = sql::number(compacted.0);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&compacted, &RECLAIM_ROWS];
+        let deleting = session.execute(&statement, &parameters);
         let deleted = tokio::time::timeout(ANSWER_MAX, deleting).await.map_err(|_| Failure::timed_out())??;
         Ok(deleted == RECLAIM_ROWS as u64)
     }

@@ -36,7 +36,8 @@ impl Stretches {
 pub struct Loaded {
     pub newest: Revision,
     pub compacted: Revision,
-    pub present: Vec<KeyValue>,
+    /// Each with its place in its revision.
+    pub present: Vec<(KeyValue, i32)>,
     /// One for each of [`Wanted::past`], in key order.
     pub past: Vec<Vec<KeyValue>>,
     /// Id, time to live in seconds, whether it ran out.
@@ -56,11 +57,11 @@ impl Loaded {
             let Some(kv) = sql::key_value(row, 3)? else { continue };
             match sql::column::<i64>(row, 2)? {
                 // Counted from 1.
-                place @ 1.. => match loaded.past.get_mut(place as usize - 1) {
+                number @ 1.. => match loaded.past.get_mut(number as usize - 1) {
                     Some(past) => past.push(kv),
                     None => return Err(Failure::broken("a row of a past that was not asked for")),
                 },
-                _ => loaded.present.push(kv),
+                _ => loaded.present.push((kv, sql::column(row, 9)?)),
             }
         }
         for past in &mut loaded.past {

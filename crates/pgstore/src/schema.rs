@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use store::Revision;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{OpenError, told};
@@ -39,8 +40,8 @@ const MAKING_LOCK: i64 = 0x5048_4f54_0000_0000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity(pub Arc<str>);
 
-/// Makes the schema when it is missing, and checks it. `client` has nothing under way.
-pub async fn open(client: &Client, schema: &str) -> Result<Identity, OpenError> {
+/// Makes the schema when it is missing, and checks it; answers the newest revision too. `client` has nothing under way.
+pub async fn open(client: &Client, schema: &str) -> Result<(Identity, Revision), OpenError> {
     check_server(client).await?;
     let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({MAKING_LOCK})");
     run(client, "lock the schema", &begin).await?;
@@ -71,7 +72,7 @@ async fn check_server(client: &Client) -> Result<(), OpenError> {
     Ok(())
 }
 
-async fn look(client: &Client, schema: &str) -> Result<Identity, OpenError> {
+async fn look(client: &Client, schema: &str) -> Result<(Identity, Revision), OpenError> {
     // The name has been admitted: it holds nothing that would have to be quoted.
     let sql = format!(
         "SELECT n.oid IS NOT NULL, \
@@ -91,12 +92,15 @@ async fn look(client: &Client, schema: &str) -> Result<Identity, OpenError> {
     if !filled {
         run(client, "make the tables", &tables(schema)).await?;
     }
-    let head = one(client, "read the format", &format!("SELECT format, identity FROM \"{schema}\".head")).await?;
-    let (found, identity): (i64, String) = (head.get(0), head.get(1));
+    let head = format!("SELECT format, identity, newest FROM \"{schema}\".head");
+    let head = one(client, "read the format", &head).await?;
+    // What stands there may have been altered by anybody.
+    let read = || Ok((head.try_get(0)?, head.try_get(1)?, head.try_get(2)?));
+    let (found, identity, newest): (i64, String, i64) = read().map_err(|error| failed("read the format", &error))?;
     if found != FORMAT {
         return Err(OpenError::Format { schema: schema.into(), found, known: FORMAT });
     }
-    Ok(Identity(identity.into()))
+    Ok((Identity(identity.into()), Revision(newest as u64)))
 }
 
 fn tables(schema: &str) -> String {
@@ -131,8 +135,8 @@ CREATE TABLE revisions (
 CREATE INDEX present ON revisions (substr(key, 1, {INDEXED_BYTES})) WHERE ended IS NULL;
 -- The past of a key, and what a row was before a change.
 CREATE INDEX past ON revisions (substr(key, 1, {INDEXED_BYTES}), ended) WHERE ended IS NOT NULL;
--- What a compaction gives up.
-CREATE INDEX over ON revisions (ended) WHERE ended IS NOT NULL;
+-- What a compaction gives up, and not for anything else.
+CREATE INDEX over ON revisions ((ended + 0)) WHERE ended IS NOT NULL;
 CREATE INDEX leased ON revisions (lease) WHERE lease IS NOT NULL AND ended IS NULL;
 
 CREATE TABLE leases (

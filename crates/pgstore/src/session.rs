@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::poll_fn;
 use parking_lot::Mutex;
+use store::Revision;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -29,18 +30,19 @@ const PREPARED_MAX: usize = 256;
 /// Settings of every session.
 ///
 /// The plans: every statement is a walk along an index, however little the server knows about the tables yet, and
-/// planned once. The limits: a process that stops in the middle of a transaction must not keep the right to write.
+/// planned once. The limits: a process that stops in the middle of a transaction loses the right to write before those that
+/// wait for it give up.
 /// Commits are durable even where the server's default says that they need not be.
 const SETTINGS: &str = "\
 SET statement_timeout = '30s';
 SET lock_timeout = '10s';
-SET idle_in_transaction_session_timeout = '10s';
+SET idle_in_transaction_session_timeout = '5s';
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET default_transaction_isolation = 'read committed';
 SET client_min_messages = warning;
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-SET enable_material = off; SET jit = off;
+SET enable_material = off; SET enable_sort = off; SET jit = off;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 ";
 
@@ -53,8 +55,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// Connects, makes or checks the schema.
-    pub async fn open(address: Address) -> Result<Self, OpenError> {
+    /// Connects, makes or checks the schema; answers the newest revision too.
+    pub async fn open(address: Address) -> Result<(Self, Revision), OpenError> {
         let tls = Tls::new(&address.ssl)?;
         let connecting = async {
             let (client, connection) = address.config.connect(tls.clone()).await.map_err(|error| {
@@ -67,13 +69,14 @@ impl Door {
             driver.abort();
             opened
         };
-        let identity = timeout(SETUP_MAX, connecting).await.map_err(|_| OpenError::TimedOut)??;
-        Ok(Self { address, tls, identity })
+        let (identity, newest) = timeout(SETUP_MAX, connecting).await.map_err(|_| OpenError::TimedOut)??;
+        Ok((Self { address, tls, identity }, newest))
     }
 
     /// Errors say that nothing can have been done through it yet.
     pub async fn session(&self) -> Result<Session, Failure> {
-        timeout(SETUP_MAX, self.connect()).await.map_err(|_| Failure::timed_out())?
+        let connected = timeout(SETUP_MAX, self.connect()).await;
+        connected.unwrap_or_else(|_| Err(Failure::timed_out())).map_err(Failure::at_the_door)
     }
 
     async fn connect(&self) -> Result<Session, Failure> {

@@ -1,6 +1,10 @@
 //! The statements, and rows as they come back.
 //!
 //! Names stand without a schema: every session's search path is the store's schema alone.
+//!
+//! Statements are planned once, often before there is anything in the tables, and have to be good when there is. So each
+//! leaves the planner one way only: `OFFSET 0` keeps what is inside for what is outside of it to ask row by row, and
+//! `+ 0` beside a column keeps an index of that column from offering itself.
 
 use std::sync::LazyLock;
 
@@ -55,16 +59,17 @@ fn by_key(direction: &str) -> String {
     format!("substr(key, 1, {INDEXED_BYTES}) {direction}, key {direction}")
 }
 
-/// Newest, compacted, then for every row its place: -1 for those of the present, else the number of the stretch of the
-/// past. `$1`, `$2`: stretches of the present; `$3`, `$4`, `$5`: stretches of the past, each with its revision.
+/// Newest, compacted, then for every row where it is from: -1 for the present, else the number of the stretch of the
+/// past; the row; its place in its revision. `$1`, `$2`: stretches of the present; `$3`, `$4`, `$5`: stretches of the
+/// past, each with its revision.
 pub static LOAD: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT h.newest, h.compacted, r.* FROM head h LEFT JOIN LATERAL (\
-           SELECT -1::bigint AS place, {ROW} FROM unnest($1::bytea[], $2::bytea[]) s(a, z) \
-             JOIN revisions ON {span} AND ended IS NULL \
+           SELECT -1::bigint, p.* FROM unnest($1::bytea[], $2::bytea[]) s(a, z) CROSS JOIN LATERAL (\
+             SELECT {ROW}, nth FROM revisions WHERE {span} AND ended IS NULL OFFSET 0) p \
            UNION ALL \
-           SELECT s.place, p.* FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) \
-             WITH ORDINALITY s(a, z, at, place) CROSS JOIN LATERAL ({past}) p\
+           SELECT s.number, p.*, 0 FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) \
+             WITH ORDINALITY s(a, z, at, number) CROSS JOIN LATERAL ({past} OFFSET 0) p\
          ) r ON true",
         span = within("key", "s.a", "s.z"),
         past = past_rows("s.a", "s.z", "s.at"),
@@ -74,33 +79,32 @@ pub static LOAD: LazyLock<String> = LazyLock::new(|| {
 fn past_rows(start: &str, end: &str, at: &str) -> String {
     let span = within("key", start, end);
     format!(
-        "SELECT {ROW} FROM revisions WHERE {span} AND ended IS NULL AND revision <= {at} \
-         UNION ALL SELECT {ROW} FROM revisions WHERE {span} AND ended > {at} AND revision <= {at}"
+        "SELECT {ROW} FROM revisions WHERE {span} AND ended IS NULL AND revision + 0 <= {at} \
+         UNION ALL SELECT {ROW} FROM revisions WHERE {span} AND ended > {at} AND revision + 0 <= {at}"
     )
 }
 
-/// Rows of the present that are attached to leases `$1`.
+/// Rows of the present that are attached to leases `$1`, each with its place in its revision.
 pub static ATTACHED: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {ROW} FROM revisions WHERE lease = ANY($1::bigint[]) AND ended IS NULL"));
+    LazyLock::new(|| format!("SELECT {ROW}, nth FROM revisions WHERE lease = ANY($1::bigint[]) AND ended IS NULL"));
 
 /// Of leases `$1`: id, time to live, whether it ran out.
 pub static TERMS: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT id, ttl, {DEADLINE} <= clock_timestamp() FROM leases WHERE id = ANY($1::bigint[])")
 });
 
-/// `$1`, `$2`: keys whose rows of the present end, and when; the others: rows to write, column by column. The update
-/// does not see the rows that are written beside it.
-pub static WRITE: LazyLock<String> = LazyLock::new(|| {
-    let n = INDEXED_BYTES;
-    format!(
-        "WITH gone AS (\
-           UPDATE revisions r SET ended = d.ended FROM unnest($1::bytea[], $2::bigint[]) d(key, ended) \
-           WHERE substr(r.key, 1, {n}) = substr(d.key, 1, {n}) AND r.key = d.key AND r.ended IS NULL) \
-         INSERT INTO revisions (revision, nth, key, value, created, version, lease, ended) \
-         SELECT * FROM unnest($3::bigint[], $4::int[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[], \
-                              $9::bigint[], $10::bigint[])"
-    )
-});
+/// `$1` to `$4`: rows that end (revision, place, key) and when; the others: rows to write, column by column.
+///
+/// Rows that end are all there, so each insertion of them meets its row and becomes an update: found by the primary
+/// key, which an update that joins them would leave to the planner.
+pub const WRITE: &str = "WITH gone AS (\
+      INSERT INTO revisions (revision, nth, key, created, version, ended) \
+      SELECT revision, nth, key, 0, 0, ended \
+        FROM unnest($1::bigint[], $2::int[], $3::bytea[], $4::bigint[]) d(revision, nth, key, ended) \
+      ON CONFLICT (revision, nth) DO UPDATE SET ended = excluded.ended) \
+    INSERT INTO revisions (revision, nth, key, value, created, version, lease, ended) \
+    SELECT * FROM unnest($5::bigint[], $6::int[], $7::bytea[], $8::bytea[], $9::bigint[], $10::bigint[], \
+                         $11::bigint[], $12::bigint[])";
 
 /// `$1` newest, `$2` compacted, `$3` the channel.
 pub const ADVANCE: &str = "WITH h AS (UPDATE head SET newest = $1::bigint, compacted = $2::bigint RETURNING newest) \
@@ -138,11 +142,11 @@ pub static RAN_OUT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Deletes at most `$1` rows that nobody can read any more. Those of the compacted revision itself may still be
-/// watched.
-pub const RECLAIM: &str = "WITH gone AS (SELECT r.revision, r.nth FROM head h, revisions r \
-      WHERE r.ended IS NOT NULL AND r.ended <= h.compacted AND r.revision < h.compacted \
-      ORDER BY r.ended LIMIT $1::bigint) \
+/// Deletes at most `$2` rows that nobody can read any more once `$1` is compacted. Those of that revision itself may
+/// still be watched.
+pub const RECLAIM: &str = "WITH gone AS (SELECT revision, nth FROM revisions \
+      WHERE ended IS NOT NULL AND ended + 0 <= $1::bigint AND revision + 0 < $1::bigint \
+      ORDER BY ended + 0 LIMIT $2::bigint) \
     DELETE FROM revisions r USING gone g WHERE r.revision = g.revision AND r.nth = g.nth";
 
 /// Whether this session keeps the house, from now on until it ends.
@@ -179,21 +183,10 @@ pub enum Source {
 }
 
 /// Newest, compacted, count (when `$7` asks for it), then the rows. `$1`, `$2` stretch; `$3` to `$6` least and most of
-/// mod and create revision; `$8` with values; `$9` rows at most.
+/// mod and create revision; `$8` with values; `$9` the least number of rows that is enough.
 pub fn range(source: Source, by: SortBy, order: SortOrder) -> String {
-    let span = within("key", "$1::bytea", "$2::bytea");
-    let (with, rows) = match source {
-        Source::Present => (String::new(), format!("SELECT {ROW} FROM revisions WHERE {span} AND ended IS NULL")),
-        Source::Past => (String::new(), past_rows("$1::bytea", "$2::bytea", "$10::bigint")),
-        Source::Recent => (
-            // Without a word about `ended`, so that no index of the present offers itself.
-            format!(
-                "WITH recent AS MATERIALIZED (SELECT {ROW}, ended FROM revisions \
-                 WHERE revision >= $3::bigint AND revision <= $4::bigint) "
-            ),
-            format!("SELECT {ROW} FROM recent WHERE key >= $1::bytea AND key < $2::bytea AND ended IS NULL"),
-        ),
-    };
+    const BOUNDS: &str = "revision + 0 >= $3::bigint AND revision + 0 <= $4::bigint \
+                          AND created >= $5::bigint AND created <= $6::bigint";
     let direction = match order {
         SortOrder::Ascend => "ASC",
         SortOrder::Descend => "DESC",
@@ -205,13 +198,35 @@ pub fn range(source: Source, by: SortBy, order: SortOrder) -> String {
         SortBy::Mod => format!("revision {direction}, key"),
         SortBy::Value => format!("value {direction}, key"),
     };
+    let span = within("key", "$1::bytea", "$2::bytea");
+    let parts = match source {
+        Source::Present => vec![format!("revisions WHERE {span} AND ended IS NULL")],
+        Source::Past => vec![
+            format!("revisions WHERE {span} AND ended IS NULL AND revision + 0 <= $10::bigint"),
+            format!("revisions WHERE {span} AND ended > $10::bigint AND revision + 0 <= $10::bigint"),
+        ],
+        Source::Recent => vec!["recent WHERE key >= $1::bytea AND key < $2::bytea AND ended IS NULL".to_owned()],
+    };
+    let with = match source {
+        Source::Present | Source::Past => String::new(),
+        // Without a word about `ended`, so that no index of the present offers itself.
+        Source::Recent => format!(
+            "WITH recent AS MATERIALIZED (SELECT {ROW}, ended FROM revisions \
+             WHERE revision >= $3::bigint AND revision <= $4::bigint) "
+        ),
+    };
+    let count = parts.iter().map(|part| format!("(SELECT count(*) FROM {part})")).collect::<Vec<_>>().join(" + ");
+    // Each part along its index, no further than the limit; together they may be more, which the reader puts in order.
+    let part = |part: &String| {
+        format!(
+            "(SELECT key, CASE WHEN $8::bool THEN value ELSE '' END AS value, created, revision, version, lease \
+              FROM {part} AND {BOUNDS} ORDER BY {sort} LIMIT $9::bigint)"
+        )
+    };
+    let rows = parts.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ");
     format!(
-        "{with}SELECT h.newest, h.compacted, CASE WHEN $7::bool THEN (SELECT count(*) FROM ({rows}) c) END, r.* \
-         FROM head h LEFT JOIN LATERAL (\
-           SELECT key, CASE WHEN $8::bool THEN value ELSE '' END, created, revision, version, lease FROM ({rows}) r \
-           WHERE revision >= $3::bigint AND revision <= $4::bigint AND created >= $5::bigint AND created <= $6::bigint \
-           ORDER BY {sort} LIMIT $9::bigint\
-         ) r ON true"
+        "{with}SELECT h.newest, h.compacted, CASE WHEN $7::bool THEN {count} END, r.* \
+         FROM head h LEFT JOIN LATERAL ({rows}) r ON true"
     )
 }
 

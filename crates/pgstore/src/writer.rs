@@ -196,7 +196,7 @@ impl Writer {
         self.backoff.wait().await;
         let connecting = async {
             let session = self.shared.door.session().await?;
-            let texts = [sql::LOCK, &sql::LOAD, &sql::WRITE, sql::ADVANCE];
+            let texts = [sql::LOCK, &sql::LOAD, sql::WRITE, sql::ADVANCE];
             let statements = try_join_all(texts.map(|text| session.prepared(text))).await?;
             let Ok([lock, load, write, advance]) = <[_; 4]>::try_from(statements) else {
                 return Err(Failure::broken("a statement was not prepared"));
@@ -366,7 +366,9 @@ impl Ready {
         let head = sql::first(&locked)?;
         let mut loaded = Loaded::of(&rows?, wanted)?;
         for row in held? {
-            loaded.present.extend(sql::key_value(&row, 0)?);
+            if let Some(kv) = sql::key_value(&row, 0)? {
+                loaded.present.push((kv, sql::column(&row, 6)?));
+            }
         }
         for row in terms? {
             let (id, ttl): (i64, i64) = (sql::column(&row, 0)?, sql::column(&row, 1)?);
@@ -421,5 +423,40 @@ impl Ready {
         committed.map_err(
             |failure| if failure.spares_session() { Failed::Undone(failure) } else { Failed::Unknown(failure) },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: LeaseId = LeaseId(7);
+
+    fn draft(ran_out: bool) -> Draft {
+        let wanted = wanted(&[Request { work: Work::Expire(ID), reply: oneshot::channel().0 }], Revision::FIRST);
+        let leases = vec![(ID, 10, ran_out)];
+        Draft::new(wanted, Loaded { newest: Revision::FIRST, leases, ..Loaded::default() })
+    }
+
+    #[test]
+    fn a_lease_that_was_kept_alive_meanwhile_does_not_end() {
+        let mut alive = draft(false);
+        assert!(matches!(settle(&mut alive, &Work::Expire(ID), &mut Vec::new()), Ok(Outcome::Done)));
+        assert!(alive.lease(ID).is_some() && alive.lease_changes() == (vec![], vec![]));
+        let mut over = draft(true);
+        assert!(matches!(settle(&mut over, &Work::KeepAlive(ID), &mut Vec::new()), Err(Error::LeaseNotFound { .. })));
+        assert!(matches!(settle(&mut over, &Work::Expire(ID), &mut Vec::new()), Ok(Outcome::Revision(_))));
+        assert_eq!(over.lease_changes(), (vec![], vec![ID]));
+    }
+
+    #[test]
+    fn one_batch_may_grant_and_revoke_the_same_lease() {
+        let mut draft = draft(false);
+        let mut does = |work: Work| settle(&mut draft, &work, &mut Vec::new());
+        assert!(matches!(does(Work::Grant { ttl_seconds: 5, id: ID }), Err(Error::LeaseExists { .. })));
+        assert!(matches!(does(Work::Revoke(ID)), Ok(Outcome::Revision(_))));
+        assert!(matches!(does(Work::KeepAlive(ID)), Err(Error::LeaseNotFound { .. })));
+        assert!(matches!(does(Work::Grant { ttl_seconds: 5, id: ID }), Ok(Outcome::Lease(_))));
+        assert_eq!(draft.lease_changes(), (vec![(ID, 5)], vec![]));
     }
 }

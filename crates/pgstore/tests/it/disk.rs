@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use store::{Error, Op, Range, Store, Txn};
 
-use crate::server::{self, Server};
+use crate::server::Server;
 use crate::workload::{get, open, put};
 
 const VALUE_BYTES: usize = 200 * 1024;
@@ -24,7 +24,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room_again() {
     let small = server.small_disk();
     admin.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", small.display())).await.unwrap();
     admin.batch_execute("CREATE DATABASE small TABLESPACE small").await.unwrap();
-    let url = server.url_as("photon", server::PASSWORD, "small", "sslmode=disable");
+    let url = server.url_as("photon", "", "small", "sslmode=disable");
     let store = open(&url).await;
     put(&*store, "first", "1").await;
     let mut written = 0;

@@ -1,7 +1,7 @@
 //! Sessions that end, servers that stop, in the middle of everything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use store::{Error, Op, Range, Store, Txn, WatchRequest};
@@ -13,14 +13,46 @@ use crate::workload::{self, Done, Replay, get, next, open, put};
 
 const WRITERS: u64 = 6;
 
-/// Writers on both stores, until `stop` is set.
-fn writing(stores: &[Arc<pgstore::Postgres>; 2], stop: &Arc<AtomicBool>) -> JoinSet<Vec<Done>> {
-    let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
-        let (store, stop) = (stores[writer as usize % 2].clone(), stop.clone());
-        writers.spawn(workload::write_through(store, writer, move |_| stop.load(Ordering::Relaxed)));
+/// Ends all sessions of an application.
+const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+
+/// Writers on both stores.
+struct Writing {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    writers: JoinSet<Vec<Done>>,
+}
+
+impl Writing {
+    fn start(stores: &[Arc<pgstore::Postgres>; 2]) -> Self {
+        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (store, stop, acknowledged) = (stores[writer as usize % 2].clone(), stop.clone(), acknowledged.clone());
+            let enough = move |_| stop.load(Ordering::Relaxed);
+            let tell = move |_| {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            };
+            writers.spawn(workload::write_through(store, writer, enough, tell));
+        }
+        Self { stop, acknowledged, writers }
     }
-    writers
+
+    /// Until so many more have been acknowledged.
+    async fn progress(&self, more: u64) {
+        let enough = self.acknowledged.load(Ordering::Relaxed) + more;
+        let reached = async {
+            while self.acknowledged.load(Ordering::Relaxed) < enough {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(workload::WAIT_MAX, reached).await.expect("writers go on");
+    }
+
+    async fn stop(self) -> Vec<Done> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writers.join_all().await.into_iter().flatten().collect()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,18 +63,15 @@ async fn sessions_that_are_ended_lose_nothing_that_was_acknowledged() {
     let url = format!("{}&application_name={schema}", server.url(&schema));
     let stores = [open(&url).await, open(&url).await];
     let mut replays = [Replay::new(&*stores[0]).await, Replay::new(&*stores[1]).await];
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = writing(&stores, &stop);
+    let writing = Writing::start(&stores);
     let admin = server.admin().await;
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
     let mut ended = 0;
     for round in 0..ROUNDS {
-        tokio::time::sleep(Duration::from_millis(20 + 13 * round)).await;
-        ended += admin.query_one(end, &[&schema]).await.unwrap().get::<_, i64>(0);
+        writing.progress(1 + round).await;
+        ended += admin.query_one(END, &[&schema]).await.unwrap().get::<_, i64>(0);
     }
-    stop.store(true, Ordering::Relaxed);
-    let done: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
-    assert!(ended > ROUNDS as i64 && done.len() > ROUNDS as usize, "{ended} sessions, {} acknowledged", done.len());
+    let done = writing.stop().await;
+    assert!(ended > ROUNDS as i64, "{ended} sessions were ended");
     let newest = stores[0].status().await.unwrap().revision;
     for replay in &mut replays {
         replay.up_to(newest).await;
@@ -51,8 +80,25 @@ async fn sessions_that_are_ended_lose_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_does_not_notice_that_its_session_was_ended() {
+    const ROUNDS: u64 = 30;
+    let server = server_or_skip!();
+    let schema = server::schema();
+    let store = open(&format!("{}&application_name={schema}", server.url(&schema))).await;
+    put(&*store, "k", "v").await;
+    let admin = server.admin().await;
+    for _ in 0..ROUNDS {
+        // So that there is one to lose.
+        get(&*store, "k").await;
+        admin.query(END, &[&schema]).await.unwrap();
+        assert_eq!(get(&*store, "k").await, Some("v".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_starts_again_finds_writers_and_watchers_waiting() {
-    let server = match Server::start("") {
+    // Its own default is to answer before the log is on the disk, which a crash then lacks.
+    let server = match Server::start("synchronous_commit = off\nwal_writer_delay = 10s") {
         Ok(server) => Arc::new(server),
         Err(reason) => return println!("skipped: {reason}"),
     };
@@ -60,10 +106,9 @@ async fn a_server_that_starts_again_finds_writers_and_watchers_waiting() {
     let stores = [open(&url).await, open(&url).await];
     let mut replays = [Replay::new(&*stores[0]).await, Replay::new(&*stores[1]).await];
     let mut quiet = stores[0].watch(WatchRequest::key("quiet")).await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = writing(&stores, &stop);
+    let writing = Writing::start(&stores);
     for crash in [false, true, false, true] {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        writing.progress(50).await;
         let acting = server.clone();
         tokio::task::spawn_blocking(move || if crash { acting.crash() } else { acting.stop() }).await.unwrap();
         assert!(matches!(stores[0].range(Range::key("a")).await, Err(Error::NoLeader)));
@@ -74,12 +119,8 @@ async fn a_server_that_starts_again_finds_writers_and_watchers_waiting() {
         tokio::task::spawn_blocking(move || acting.run()).await.unwrap();
     }
     // It came back for good: so do the writers.
-    let before = resumed(&stores[0]).await;
-    while resumed(&stores[0]).await <= before {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    let done: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+    writing.progress(50).await;
+    let done = writing.stop().await;
     let newest = put(&*stores[0], "quiet", "").await;
     for replay in &mut replays {
         replay.up_to(newest).await;
@@ -87,15 +128,6 @@ async fn a_server_that_starts_again_finds_writers_and_watchers_waiting() {
     assert_eq!(next(&mut quiet).await.unwrap().unwrap().revision, newest);
     workload::check(&*stores[1], WRITERS, &done).await;
     assert_eq!(get(&*stores[1], "never").await, None, "what was refused was not done");
-}
-
-async fn resumed(store: &Arc<pgstore::Postgres>) -> u64 {
-    loop {
-        if let Ok(n) = workload::resume(&**store, 0).await {
-            return n;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

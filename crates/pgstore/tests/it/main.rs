@@ -1,6 +1,7 @@
 //! The store on a real PostgreSQL, which the tests start themselves.
 
 mod disk;
+mod effort;
 mod faults;
 mod kill;
 mod leases;

@@ -18,9 +18,14 @@ async fn refused(url: &str) -> OpenError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_why() {
     let server = server_or_skip!();
-    let error = refused(&server.url_as("photon", "wrong", "postgres", "sslmode=disable")).await;
+    server.guarded().await;
+    let schema = server::schema();
+    let options = format!("schema={schema}&sslmode=disable");
+    let guarded = server.url_as(server::GUARDED, server::PASSWORD, "postgres", &options);
+    put(&*open(&guarded).await, "k", "v").await;
+    let error = refused(&server.url_as(server::GUARDED, "wrong", "postgres", "sslmode=disable")).await;
     assert!(matches!(&error, OpenError::Connect { reason } if reason.contains("password")), "{error}");
-    let error = refused(&server.url_as("photon", server::PASSWORD, "nowhere", "sslmode=disable")).await;
+    let error = refused(&server.url_as("photon", "", "nowhere", "sslmode=disable")).await;
     assert!(error.to_string().contains("\"nowhere\" does not exist"), "{error}");
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = refused(&format!("postgres://me:secret@127.0.0.1:{free}/db")).await;

@@ -17,7 +17,10 @@ use tokio::process::Command;
 
 /// Tells the test binary that it is the supervisor; holds further settings of the server, one a line.
 const SUPERVISE: &str = "PGSTORE_TEST_SUPERVISE";
+/// Comes in without a password: working one out takes long where nothing is optimized.
 const USER: &str = "photon";
+/// Comes in with one only. To be made with [`Server::guarded`].
+pub const GUARDED: &str = "guarded";
 pub const PASSWORD: &str = "cor%rect horse";
 /// In the settings: a small disk of its own is wanted.
 const SMALL_DISK: &str = "# small disk";
@@ -137,7 +140,7 @@ impl Server {
     }
 
     pub fn url_with(&self, options: &str) -> String {
-        self.url_as(USER, PASSWORD, "postgres", options)
+        self.url_as(USER, "", "postgres", options)
     }
 
     pub fn url_as(&self, user: &str, password: &str, database: &str, options: &str) -> String {
@@ -151,6 +154,14 @@ impl Server {
         let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// Makes the user that needs a password.
+    pub async fn guarded(&self) {
+        let made = format!(
+            "CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'; GRANT CREATE ON DATABASE postgres TO {GUARDED}"
+        );
+        self.admin().await.batch_execute(&made).await.unwrap();
     }
 
     /// The certificate of the authority that signed the server's, which is for `localhost`.
@@ -245,18 +256,19 @@ impl Owner {
 }
 
 async fn prepare(programs: &Path, owner: &Owner, dir: &Path, settings: &str) -> u16 {
-    let password = dir.join("password");
-    std::fs::write(&password, PASSWORD).unwrap();
-    owner.own(&password);
     let data = dir.join("data");
     let made = owner
         .command(&programs.join("initdb"))
         .arg("-D")
         .arg(&data)
-        .args(["-U", USER, "--auth=scram-sha-256", "--no-locale", "-E", "UTF8", "--no-sync"])
-        .arg(format!("--pwfile={}", password.display()))
+        .args(["-U", USER, "--auth=trust", "--no-locale", "-E", "UTF8", "--no-sync"])
         .status();
     assert!(made.await.unwrap().success(), "initdb");
+    std::fs::write(
+        data.join("pg_hba.conf"),
+        format!("host all {GUARDED} samehost scram-sha-256\nhost all all samehost trust\n"),
+    )
+    .unwrap();
     certificates(owner, dir);
     // Taken by somebody else meanwhile: then the start fails, and says so.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -32,7 +32,7 @@ async fn watchers_on_both_see_all_revisions_once_and_in_order() {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let store = stores[writer as usize % 2].clone();
-        writers.spawn(workload::write_through(store, writer, |n| n == EACH));
+        writers.spawn(workload::write_through(store, writer, |n| n == EACH, |_| {}));
     }
     let done: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
     assert_eq!(done.len() as u64, WRITERS * EACH);
@@ -176,4 +176,84 @@ async fn what_is_waiting_when_a_store_is_dropped_is_done() {
     Arc::into_inner(one).unwrap().close().await;
     assert!(next(&mut watcher).await.unwrap().is_none(), "watchers end with the store");
     assert_eq!(other.range(Range::prefix("k/")).await.unwrap().count, done as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_told_to_whoever_listens() {
+    let server = server_or_skip!();
+    let schema = server::schema();
+    let url = server.url(&schema);
+    let config: tokio_postgres::Config = server.url_with("sslmode=disable").parse().unwrap();
+    let (client, mut connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                let _ = tell.send(notification.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute(&format!("LISTEN \"photon.{schema}\"")).await.unwrap();
+    let store = open(&url).await;
+    let at = put(&*store, "k", "v").await;
+    let heard = tokio::time::timeout(workload::WAIT_MAX, told.recv()).await.unwrap();
+    assert_eq!(heard, Some(at.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_nobody_was_told_of_is_found_by_looking() {
+    let server = server_or_skip!();
+    let schema = server::schema();
+    let store = open(&server.url(&schema)).await;
+    let mut watcher = store.watch(WatchRequest::key("k")).await.unwrap();
+    let quietly = format!(
+        "BEGIN; UPDATE {schema}.head SET newest = 2; \
+         INSERT INTO {schema}.revisions VALUES (2, 0, 'k', 'quiet', 2, 1, NULL, NULL); COMMIT"
+    );
+    server.admin().await.batch_execute(&quietly).await.unwrap();
+    let batch = next(&mut watcher).await.unwrap().unwrap();
+    assert_eq!((batch.revision, &batch.events[0].kv.value[..]), (Revision(2), &b"quiet"[..]));
+}
+
+/// Only what nobody can read any more goes, and all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compacted_rows_leave_the_table() {
+    const ROUNDS: u64 = 60;
+    const KEYS: u64 = 100;
+    let server = server_or_skip!();
+    let schema = server::schema();
+    let store = open(&server.url(&schema)).await;
+    for round in 0..ROUNDS {
+        let ops: Vec<_> = (0..KEYS).map(|n| Op::put(format!("k/{n:03}"), round.to_string())).collect();
+        store.txn(Txn::of(ops)).await.unwrap();
+    }
+    let newest = store.txn(Txn::of([Op::delete_prefix("k/00")])).await.unwrap().revision;
+    let admin = server.admin().await;
+    let count = format!("SELECT count(*) FROM {schema}.revisions");
+    let rows = async || admin.query_one(&count, &[]).await.unwrap().get::<_, i64>(0);
+    for (compacted, left) in [
+        // The last round, and ten deletions.
+        (newest.before(), KEYS as i64 + 10),
+        // The deletions themselves may still be watched.
+        (newest, KEYS as i64),
+        (newest.next(), KEYS as i64 - 10 + 1),
+    ] {
+        if compacted > newest {
+            put(&*store, "other", "").await;
+        }
+        store.compact(compacted).await.unwrap();
+        while rows().await != left {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let mut watcher = store.watch(WatchRequest::prefix("k/").from(compacted).previous()).await.unwrap();
+        if compacted < newest {
+            assert_eq!(next(&mut watcher).await.unwrap().unwrap().events.len() as u64, KEYS);
+            assert_eq!(store.range(Range::all().at(compacted)).await.unwrap().count, KEYS);
+        }
+        if compacted <= newest {
+            let deleted = next(&mut watcher).await.unwrap().unwrap();
+            assert_eq!((deleted.revision, deleted.events.len()), (newest, 10));
+        }
+        assert_eq!(store.range(Range::prefix("k/")).await.unwrap().count, KEYS - 10);
+    }
 }

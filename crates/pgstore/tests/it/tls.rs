@@ -32,7 +32,7 @@ async fn every_way_of_trusting_the_server_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_not_who_it_should_be_is_not_told_the_password() {
+async fn a_server_that_is_not_who_it_should_be_is_refused() {
     let server = server_or_skip!();
     let refused = async |url: String| match Postgres::open(Address::parse(&url).unwrap()).await {
         Ok(_) => panic!("opened {url}"),

@@ -60,22 +60,38 @@ pub async fn resume(store: &dyn Store, writer: u64) -> Result<u64, Error> {
     Ok(counter.first().map_or(0, |kv| std::str::from_utf8(&kv.value).unwrap().parse::<u64>().unwrap() + 1))
 }
 
-/// Writes until `enough`, through whatever happens; answers what was acknowledged. Only errors that say "not done" or
-/// "nobody knows" may come.
-pub async fn write_through(store: Arc<Postgres>, writer: u64, enough: impl Fn(u64) -> bool) -> Vec<Done> {
+/// Writes until `enough`, through whatever happens, and tells and answers what was acknowledged. Only errors that say
+/// "not done" or "nobody knows" may come.
+pub async fn write_through(
+    store: Arc<Postgres>,
+    writer: u64,
+    enough: impl Fn(u64) -> bool,
+    tell: impl Fn(Done),
+) -> Vec<Done> {
     let mut done = Vec::new();
+    // What comes next, when that is known for sure.
+    let mut expected = None;
     loop {
-        let Ok(mut n) = resume(&*store, writer).await.map_err(passing) else {
-            tokio::time::sleep(AGAIN).await;
-            continue;
+        let mut n = match resume(&*store, writer).await {
+            Ok(n) => n,
+            Err(error) => {
+                passing(error);
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
         };
+        assert!(expected.is_none_or(|expected| n == expected), "writer {writer}: what was refused was done");
         loop {
             if enough(n) {
                 return done;
             }
             match step(&*store, writer, n).await {
-                Ok(step) => done.push(step),
+                Ok(step) => {
+                    tell(step);
+                    done.push(step);
+                }
                 Err(error) => {
+                    expected = error.is_refusal().then_some(n);
                     passing(error);
                     tokio::time::sleep(AGAIN).await;
                     break;
