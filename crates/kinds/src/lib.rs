@@ -3,7 +3,7 @@
 //! ```text
 //! cloud    org  node  token
 //! org      project  (token)
-//! project  app  (token)
+//! project  app  keyspace  (token)
 //! app      env  release
 //! env      deploy  vm  route  secret
 //! ```
@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod engines;
 pub mod env;
 pub mod images;
+pub mod keyspace;
 mod network;
 pub mod node;
 pub mod org;
@@ -36,10 +37,11 @@ use iam::Sealer;
 use reconcile::{Kind, Registry};
 
 pub use engines::Engines;
+pub use keyspace::Spaces;
 pub use settings::Settings;
 
 /// Every kind there is. Without `engines` the kinds are described and decided on, and nothing runs here.
-pub fn registry(settings: Settings, sealer: Option<Arc<Sealer>>, engines: Option<Engines>) -> Registry {
+pub fn registry(settings: Settings, sealer: Option<Arc<Sealer>>, engines: Option<Engines>, spaces: Spaces) -> Registry {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(org::Org),
         Arc::new(project::Project),
@@ -56,6 +58,7 @@ pub fn registry(settings: Settings, sealer: Option<Arc<Sealer>>, engines: Option
         Arc::new(secret::Secret { sealer }),
         Arc::new(node::Node { engines }),
         Arc::new(token::Token),
+        Arc::new(keyspace::Keyspace { spaces }),
     ];
     Registry::new(kinds)
 }

@@ -14,6 +14,7 @@ fn sample(noun: &str) -> &'static str {
         "release" => "v2",
         "app" => "shop",
         "token" => "ci",
+        "keyspace" => "config",
         "project" => "team",
         "org" => "acme",
         _ => "n1",

@@ -257,6 +257,16 @@ noun!(
   vt secrets set API_KEY=-  sets one from stdin"
 );
 noun!(
+    KeyspaceArgs,
+    FullVerb,
+    "keyspace",
+    "Key spaces: a part of the store of a project's own, for any etcd client",
+    "Examples:
+  vt keyspace create config --spec '{\"keys\": 1000, \"bytes\": 1048576}'
+  vt keyspace list
+  vt keyspace show config --json"
+);
+noun!(
     NodeArgs,
     ReadVerb,
     "node",

@@ -16,7 +16,7 @@ const fn noun(name: &'static str, plural: &'static str, prefix: &'static str, le
 }
 
 /// In the order in which a bare name is looked up: what people mean most often comes first.
-pub const NOUNS: [Noun; 11] = [
+pub const NOUNS: [Noun; 12] = [
     noun("vm", "vms", "vm", Level::Env),
     noun("deploy", "deploys", "dep", Level::Env),
     noun("route", "routes", "rt", Level::Env),
@@ -24,6 +24,7 @@ pub const NOUNS: [Noun; 11] = [
     noun("release", "releases", "rel", Level::App),
     noun("env", "envs", "env", Level::App),
     noun("app", "apps", "app", Level::Project),
+    noun("keyspace", "keyspaces", "ks", Level::Project),
     noun("token", "tokens", "tok", Level::Project),
     noun("project", "projects", "prj", Level::Org),
     noun("org", "orgs", "org", Level::Cloud),

@@ -42,7 +42,7 @@ pub fn describe() -> Result<reconcile::Registry, Error> {
         mtu: 1420,
         dns: Vec::new(),
     };
-    Ok(kinds::registry(settings, None, None))
+    Ok(kinds::registry(settings, None, None, kinds::Spaces::default()))
 }
 
 /// What the command line said.

@@ -134,7 +134,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         settings: settings.clone(),
         uid_base: plasmavmc::UID_BASE,
     };
-    let registry = kinds::registry(settings, Some(sealer), Some(engines));
+    let spaces = kinds::Spaces::default();
+    let registry = kinds::registry(settings, Some(sealer), Some(engines), spaces.clone());
     let door = Door::new(store.clone(), registry, clock);
 
     let (rows, changes) = Rows::follow(store).await?;
