@@ -52,6 +52,7 @@ impl Cloud {
         command.arg("up").arg("--data-dir").arg(folder.join("data"));
         command.args(["--listen", &format!("127.0.0.1:{api}"), "--http-port", &http.to_string()]);
         command.env("VT_CONFIG", folder.join("config.toml")).env("VT_INGRESS_TLS", format!("127.0.0.1:{tls}"));
+        command.env("VT_KEYSPACE_LISTEN", format!("127.0.0.1:{}", free_port(0)?));
         // A Ctrl-C on the terminal is for us; the cloud is stopped when all in it is gone.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if echo {

@@ -68,6 +68,7 @@ impl Walk {
             ("VT_API_LISTEN", listen(7700)?),
             ("VT_INGRESS_HTTP", listen(8080)?),
             ("VT_INGRESS_TLS", listen(0)?),
+            ("VT_KEYSPACE_LISTEN", listen(0)?),
         ];
         let mut shell = Command::new("bash");
         shell.args(["-euo", "pipefail", "-s"]).current_dir(run::root()).envs(environment.clone());

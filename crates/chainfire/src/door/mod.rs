@@ -29,11 +29,12 @@ mod refusal;
 mod route;
 mod serve;
 pub mod solo;
+pub mod tenants;
 pub mod tls;
 mod turns;
 mod watch;
 
 pub use host::Host;
 pub use options::{Options, TlsFiles};
-pub use serve::{Error, Handle, serve};
+pub use serve::{Error, Handle, serve, serve_tenants};
 pub use solo::Solo;

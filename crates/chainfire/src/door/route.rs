@@ -48,7 +48,7 @@ pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>
     }
 }
 
-fn unknown(path: &str) -> Status {
+pub fn unknown(path: &str) -> Status {
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if Method::ALL.iter().any(|known| known.service() == service) {

@@ -23,6 +23,7 @@ use super::desk::{Desk, Peer};
 use super::host::Host;
 use super::options::Options;
 use super::route;
+use super::tenants::{Keyring, Tenants};
 
 /// Bytes that a client may send ahead on one call and on one connection. A message is at most 2 MiB.
 const WINDOW_BYTES: u32 = 1024 * 1024;
@@ -78,8 +79,34 @@ impl Handle {
     }
 }
 
+/// Whose the calls of a door are.
+#[derive(Clone)]
+enum Front {
+    One(Arc<Desk>),
+    Tenants(Arc<Tenants>),
+}
+
+impl Front {
+    fn options(&self) -> &Options {
+        match self {
+            Self::One(desk) => &desk.options,
+            Self::Tenants(tenants) => tenants.options(),
+        }
+    }
+}
+
 /// Opens the door; it is open when this returns.
 pub async fn serve(options: Options, store: Arc<dyn Store>, host: Arc<dyn Host>) -> Result<Handle, Error> {
+    open(Front::One(Arc::new(Desk::new(options, store, host)))).await
+}
+
+/// Opens one door to many stores; `keyring` decides who comes to which.
+pub async fn serve_tenants(options: Options, keyring: Arc<dyn Keyring>) -> Result<Handle, Error> {
+    open(Front::Tenants(Arc::new(Tenants::new(options, keyring)))).await
+}
+
+async fn open(front: Front) -> Result<Handle, Error> {
+    let options = front.options();
     let mut listeners = Vec::new();
     for url in &options.listen {
         let (secure, address) = if let Some(address) = url.strip_prefix("http://") {
@@ -103,11 +130,13 @@ pub async fn serve(options: Options, store: Arc<dyn Store>, host: Arc<dyn Host>)
         addresses.push(listener.local_addr().map_err(|source| Error::Listen { url: url.clone(), source })?);
     }
     let connections = Arc::new(Semaphore::new(options.connections_max));
-    let desk = Arc::new(Desk::new(options, store, host));
     let (closing, closed) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for (listener, tls) in listeners {
-        tasks.spawn(listen(Listening { listener, tls, desk: desk.clone(), room: connections.clone() }, closed.clone()));
+        tasks.spawn(listen(
+            Listening { listener, tls, front: front.clone(), room: connections.clone() },
+            closed.clone(),
+        ));
     }
     Ok(Handle { addresses, closing, tasks })
 }
@@ -115,12 +144,12 @@ pub async fn serve(options: Options, store: Arc<dyn Store>, host: Arc<dyn Host>)
 struct Listening {
     listener: TcpListener,
     tls: Option<super::tls::Acceptor>,
-    desk: Arc<Desk>,
+    front: Front,
     room: Arc<Semaphore>,
 }
 
 async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
-    let Listening { listener, tls, desk, room } = listening;
+    let Listening { listener, tls, front, room } = listening;
     let mut connections = JoinSet::new();
     loop {
         let room = tokio::select! {
@@ -135,9 +164,9 @@ async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let (tls, desk, closing) = (tls.clone(), desk.clone(), closing.clone());
+                let (tls, front, closing) = (tls.clone(), front.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, desk, closing).await;
+                    connection(stream, tls, front, closing).await;
                     drop(room);
                 });
             }
@@ -157,16 +186,16 @@ async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
 async fn connection(
     stream: TcpStream,
     tls: Option<super::tls::Acceptor>,
-    desk: Arc<Desk>,
+    front: Front,
     closing: watch::Receiver<bool>,
 ) {
     // Answers are small and wanted at once.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return talk(stream, Arc::default(), desk, closing).await;
+        return talk(stream, Arc::default(), front, closing).await;
     };
     match tls.accept(stream).await {
-        Ok((stream, peer)) => talk(stream, Arc::new(peer), desk, closing).await,
+        Ok((stream, peer)) => talk(stream, Arc::new(peer), front, closing).await,
         Err(error) => tracing::debug!(%error, "no TLS came about"),
     }
 }
@@ -174,7 +203,7 @@ async fn connection(
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Arc<Peer>,
-    desk: Arc<Desk>,
+    front: Front,
     mut closing: watch::Receiver<bool>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -185,7 +214,7 @@ async fn talk(
         .auto_date_header(false)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(desk.options.streams_max)
+        .max_concurrent_streams(front.options().streams_max)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(RESETS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
@@ -193,8 +222,15 @@ async fn talk(
         .keep_alive_interval(ALIVE_INTERVAL)
         .keep_alive_timeout(ALIVE_TIMEOUT);
     let service = service_fn(move |request| {
-        let (desk, peer) = (desk.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(route::answer(desk, peer, request).await) }
+        let (front, peer) = (front.clone(), peer.clone());
+        async move {
+            let answer = match front {
+                Front::One(desk) => route::answer(desk, peer, request).await,
+                // Boxed, so that it does not make the usual call's task larger.
+                Front::Tenants(tenants) => Box::pin(async move { tenants.answer(peer, request).await }).await,
+            };
+            Ok::<_, Infallible>(answer)
+        }
     });
     let talk = builder.serve_connection(TokioIo::new(stream), service);
     let mut talk = std::pin::pin!(talk);

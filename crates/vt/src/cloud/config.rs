@@ -46,6 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("ingress.tls", "127.0.0.1:8443", "address and port for TLS by server name"),
     setting("ingress.tcp_bind", "127.0.0.1", "address on which tcp routes listen"),
     setting("ingress.domain", "vt.localhost", "default routes are APP-ENV.DOMAIN"),
+    setting("keyspace.listen", "127.0.0.1:7379", "address and port of the door to key spaces; closed when empty"),
     setting("network.ipv4", "10.240.0.0/12", "addresses of projects, a /24 each"),
     setting("network.ipv6", "", "unique local /48 of projects, a /64 each; drawn once when empty"),
     setting("network.egress", "true", "true: guests reach the outside by NAT"),
@@ -99,6 +100,7 @@ pub struct Config {
     pub ingress_tls: Option<SocketAddr>,
     pub ingress_tcp_bind: IpAddr,
     pub domain: String,
+    pub keyspace_listen: Option<SocketAddr>,
     pub ipv4: Ipv4Net,
     /// Somebody asked for that one; otherwise another is taken where it is in use.
     pub ipv4_set: bool,
@@ -291,6 +293,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
         ingress_tls: optional(values, "ingress.tls")?,
         ingress_tcp_bind: parse(values, "ingress.tcp_bind")?,
         domain: values["ingress.domain"].0.clone(),
+        keyspace_listen: optional(values, "keyspace.listen")?,
         ipv4: parse(values, "network.ipv4")?,
         ipv4_set: values["network.ipv4"].1 != Origin::Default,
         ipv6: optional(values, "network.ipv6")?,

@@ -13,6 +13,7 @@
 mod bootstrap;
 pub mod config;
 mod identity;
+mod keyspaces;
 mod open;
 pub mod preflight;
 mod truth;

@@ -30,6 +30,7 @@ pub struct Cloud {
     ingress: fiberlb::Handle,
     network: novanet::Handle,
     machines: plasmavmc::Handle,
+    keyspaces: Option<chainfire::door::Handle>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _lock: std::fs::File,
 }
@@ -146,6 +147,22 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let node = agent.node().clone();
     tasks.push(tokio::spawn(agent.run(changes.subscribe(), nudges)));
 
+    let keyspaces = match config.keyspace_listen {
+        Some(listen) => {
+            say("the door to key spaces");
+            let opened = super::keyspaces::serve(listen, &folder("tls"), door.clone(), spaces).await;
+            Some(opened.map_err(|error| {
+                failed(
+                    "the door to key spaces",
+                    "keyspace_listen",
+                    "choose another address with VT_KEYSPACE_LISTEN",
+                    error,
+                )
+            })?)
+        }
+        None => None,
+    };
+
     say("the API");
     let shown = serde_json::to_value(&config.shown).unwrap_or_default();
     let parts = control::Parts {
@@ -171,6 +188,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         ingress,
         network,
         machines,
+        keyspaces,
         tasks,
         _lock: lock,
     })
@@ -180,6 +198,9 @@ impl Cloud {
     /// Stops the parts that answer people; machines go on, and the next start takes them back.
     pub async fn close(self) {
         self.control.shutdown().await;
+        if let Some(keyspaces) = self.keyspaces {
+            keyspaces.close().await;
+        }
         for task in self.tasks {
             task.abort();
         }

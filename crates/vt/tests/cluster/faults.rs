@@ -37,7 +37,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn connect(lab: &Lab, member: usize) -> Result<Arc<dyn Store>> {
     let options = etcd::Options::new([lab.endpoint(member)]);
-    Ok(Arc::new(Etcd::connect(options).await.with_context(|| format!("connect to member {member}"))?))
+    Ok(Arc::new(Etcd::connect(&options).await.with_context(|| format!("connect to member {member}"))?))
 }
 
 /// Every member answers a linearizable read.
@@ -196,7 +196,7 @@ async fn keep_leases(stores: Vec<Arc<dyn Store>>, stop: Arc<AtomicBool>) -> Resu
 
 /// The leader's term and the leader, as a member tells them.
 async fn leader(lab: &Lab, member: usize) -> Result<(u64, u64)> {
-    let mut client = etcd::Client::connect(etcd::Options::new([lab.endpoint(member)])).await?;
+    let client = etcd::Client::connect(&etcd::Options::new([lab.endpoint(member)])).await?;
     let status = client.maintenance().status(etcd::proto::etcdserverpb::StatusRequest {}).await?.into_inner();
     Ok((status.raft_term, status.leader))
 }
@@ -209,7 +209,7 @@ fn flapping() -> Result<()> {
         let (term, first) = leader(&lab, 0).await?;
         let mut ids = Vec::new();
         for member in 0..3 {
-            let mut client = etcd::Client::connect(etcd::Options::new([lab.endpoint(member)])).await?;
+            let client = etcd::Client::connect(&etcd::Options::new([lab.endpoint(member)])).await?;
             let status = client.maintenance().status(etcd::proto::etcdserverpb::StatusRequest {}).await?.into_inner();
             ids.push(status.header.context("a header")?.member_id);
         }
@@ -244,10 +244,7 @@ fn full_disk() -> Result<()> {
             lab.fill(member, true)?;
         }
         let put = |nth: u32| Txn::of([Op::put(format!("r/{nth}"), vec![7u8; 1024])]);
-        until("puts are refused", || async {
-            matches!(store.txn(put(1)).await, Err(store::Error::DiskFull))
-        })
-        .await?;
+        until("puts are refused", || async { matches!(store.txn(put(1)).await, Err(store::Error::DiskFull)) }).await?;
         ensure!(store.range(Range::key("r/before")).await?.items.len() == 1, "reads go on");
         store.txn(Txn::of([Op::delete("r/before")])).await.context("deletes go on")?;
         for member in 0..3 {

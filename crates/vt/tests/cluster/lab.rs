@@ -74,7 +74,10 @@ impl Lab {
         let net = (pid % 250) as u8;
         let tag = format!("vtc{pid}");
         let folder = tempfile::Builder::new().prefix("vt-cluster-").tempdir()?;
-        let faketime = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
+        let faketime = [
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+        ];
         let faketime = faketime.into_iter().map(PathBuf::from).find(|path| path.exists());
         let mut lab = Self { members: Vec::new(), tag, net, folder, faketime };
         lab.wire(members).inspect_err(|_| lab.unwire())?;

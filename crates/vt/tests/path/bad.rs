@@ -101,6 +101,7 @@ fn starting_where_it_cannot_work(cloud: &Cloud) {
     let ran = up(&|command| {
         free("VT_INGRESS_HTTP", command);
         free("VT_INGRESS_TLS", command);
+        free("VT_KEYSPACE_LISTEN", command);
         command.env("VT_VM_ACCELERATOR", "tcg");
         // The kernel that the running cloud fetched.
         std::os::unix::fs::symlink(cloud.data().join("kernels"), other.join("data/kernels")).ok();

@@ -41,6 +41,7 @@ pub struct Cloud {
     pub api_port: u16,
     pub http_port: u16,
     pub tls_port: u16,
+    pub keyspace_port: u16,
     /// OCI layout with the sample images.
     pub layout: PathBuf,
     /// Of the store, where it is not in the data folder.
@@ -116,6 +117,7 @@ impl Cloud {
             api_port: free_port(),
             http_port: free_port(),
             tls_port: free_port(),
+            keyspace_port: free_port(),
             layout: samples.join("layout"),
             store: None,
             child: RefCell::new(None),
@@ -136,6 +138,7 @@ impl Cloud {
             api_port: free_port(),
             http_port: free_port(),
             tls_port: free_port(),
+            keyspace_port: free_port(),
             layout: self.layout.clone(),
             store: Some(store.to_owned()),
             child: RefCell::new(None),
@@ -153,6 +156,7 @@ impl Cloud {
             .env("VT_INGRESS_HTTP", format!("127.0.0.1:{}", self.http_port))
             .env("VT_INGRESS_TLS", format!("127.0.0.1:{}", self.tls_port))
             .envs(self.store.iter().map(|url| ("VT_STORE_URL", url)))
+            .env("VT_KEYSPACE_LISTEN", format!("127.0.0.1:{}", self.keyspace_port))
             .env("VT_NODE_NAME", "here")
             .env("VT_LOG", "info,hyper=warn")
             .env("NO_COLOR", "1");

@@ -8,6 +8,7 @@ mod app;
 mod bad;
 mod cloud;
 mod faults;
+mod keyspaces;
 mod rollout;
 mod routes;
 mod stores;
@@ -34,7 +35,8 @@ pub fn skip(reason: &str) {
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let scenarios: Vec<Scenario> =
-        [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, faults::ALL, stores::ALL].concat();
+        [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, keyspaces::ALL, faults::ALL, stores::ALL]
+            .concat();
     let listed = || {
         scenarios.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())))
     };

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::{Scenario, skip};
 use crate::cloud::{Cloud, Ran, curl, free_port, which};
+use crate::{Scenario, skip};
 
 pub const ALL: &[Scenario] = &[
     ("stores::a_deploy_on_etcd_that_is_away_for_a_while", a_deploy_on_etcd),

@@ -13,7 +13,7 @@ pub const ALL: &[Scenario] = &[
 const TEXT: &str = "vt_at_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
 
 /// Another org with a project and a token of its own: the token, and the project's scope.
-fn stranger(cloud: &Cloud) -> (String, String) {
+pub fn stranger(cloud: &Cloud) -> (String, String) {
     let admin = cloud.admin();
     let make = |path: &str, body: Value| {
         let (status, row) = cloud.api(&admin, "POST", path, Some(&body));
