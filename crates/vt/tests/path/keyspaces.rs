@@ -44,7 +44,7 @@ fn a_tenant_has_a_store_of_its_own_and_no_more(cloud: &Cloud) {
     assert_eq!(etcdctl(cloud, &theirs, &admin, &["put", "a", "other"]).ok().stdout, "OK\n");
     assert_eq!(ctl(&["get", "a"]).ok().stdout, "a\none\n");
     // Everything, by every way of saying so, is one key; the cloud's rows are none of it.
-    for everything in [&["get", "", "--prefix"][..], &["get", "\u{1}", "--from-key"], &["get", "", "zzzz"]] {
+    for everything in [&["get", "", "--prefix"][..], &["get", "\u{1}", "--from-key"], &["get", "\u{1}", "zzzz"]] {
         assert_eq!(ctl(everything).ok().stdout, "a\none\n", "{everything:?}");
     }
     assert_eq!(ctl(&["del", "", "--prefix"]).ok().stdout, "1\n");
