@@ -15,6 +15,8 @@ use std::sync::Arc;
 use model::{Code, Error};
 use store::Store;
 
+/// In a folder, this file is an embedded store.
+pub const EMBEDDED_FILE: &str = "chainfire.redb";
 /// While a copy into a store is under way, and after one that was not finished, this key is there.
 pub const COPYING: &str = "cloud/copying";
 /// Which installation a store belongs to.
@@ -93,6 +95,12 @@ pub async fn open(place: &Place, access: &Access, folder: &Path) -> Result<Arc<d
     match place {
         Place::Embedded(dir) => {
             let dir = dir.as_deref().unwrap_or(folder);
+            if dir.join("member.json").exists() {
+                let error = Error::new(Code::Conflict, format!("{} holds a member of a cluster", dir.display()));
+                return Err(error
+                    .hint("vt store serve   serves it; etcd://HOST:PORT   is its URL then")
+                    .reason("store_open_failed"));
+            }
             let store = chainfire::Embedded::open(dir, chainfire::Options::default()).await;
             Ok(Arc::new(store.map_err(|error| embedded(dir, &error))?))
         }

@@ -20,6 +20,8 @@ pub struct TlsFiles {
 pub struct Options {
     /// `http://host:port` or `https://host:port`; the latter needs `tls`. Port 0 takes a free one.
     pub listen: Vec<String>,
+    /// As `listen`; nothing but health, version and metrics is answered there.
+    pub listen_metrics: Vec<String>,
     pub tls: Option<TlsFiles>,
     /// Told to clients as the server's version, in the form of a semantic version.
     pub version: String,
@@ -62,6 +64,7 @@ impl Options {
     pub fn new(listen: impl IntoIterator<Item = String>) -> Self {
         Self {
             listen: listen.into_iter().collect(),
+            listen_metrics: Vec::new(),
             tls: None,
             version: Self::VERSION.into(),
             progress_interval: Self::PROGRESS_INTERVAL,

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::desk::{Desk, Peer};
 use super::host::Host;
+use super::http as plain;
 use super::options::Options;
 use super::route;
 use super::tenants::{Keyring, Tenants};
@@ -108,7 +109,8 @@ pub async fn serve_tenants(options: Options, keyring: Arc<dyn Keyring>) -> Resul
 async fn open(front: Front) -> Result<Handle, Error> {
     let options = front.options();
     let mut listeners = Vec::new();
-    for url in &options.listen {
+    let calls = options.listen.iter().map(|url| (url, true));
+    for (url, calls) in calls.chain(options.listen_metrics.iter().map(|url| (url, false))) {
         let (secure, address) = if let Some(address) = url.strip_prefix("http://") {
             (false, address)
         } else if let Some(address) = url.strip_prefix("https://") {
@@ -123,20 +125,18 @@ async fn open(front: Front) -> Result<Handle, Error> {
         };
         let address = address.trim_end_matches('/');
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { url: url.clone(), source })?;
-        listeners.push((listener, tls));
+        listeners.push((listener, tls, calls));
     }
     let mut addresses = Vec::new();
-    for ((listener, _), url) in listeners.iter().zip(&options.listen) {
+    for ((listener, ..), url) in listeners.iter().zip(&options.listen) {
         addresses.push(listener.local_addr().map_err(|source| Error::Listen { url: url.clone(), source })?);
     }
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let (closing, closed) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    for (listener, tls) in listeners {
-        tasks.spawn(listen(
-            Listening { listener, tls, front: front.clone(), room: connections.clone() },
-            closed.clone(),
-        ));
+    for (listener, tls, calls) in listeners {
+        let listening = Listening { listener, tls, calls, front: front.clone(), room: connections.clone() };
+        tasks.spawn(listen(listening, closed.clone()));
     }
     Ok(Handle { addresses, closing, tasks })
 }
@@ -144,12 +144,14 @@ async fn open(front: Front) -> Result<Handle, Error> {
 struct Listening {
     listener: TcpListener,
     tls: Option<super::tls::Acceptor>,
+    /// Whether gRPC is answered, too.
+    calls: bool,
     front: Front,
     room: Arc<Semaphore>,
 }
 
 async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
-    let Listening { listener, tls, front, room } = listening;
+    let Listening { listener, tls, calls, front, room } = listening;
     let mut connections = JoinSet::new();
     loop {
         let room = tokio::select! {
@@ -166,7 +168,7 @@ async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
             Ok((stream, _)) => {
                 let (tls, front, closing) = (tls.clone(), front.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, front, closing).await;
+                    connection(stream, tls, front, calls, closing).await;
                     drop(room);
                 });
             }
@@ -187,15 +189,16 @@ async fn connection(
     stream: TcpStream,
     tls: Option<super::tls::Acceptor>,
     front: Front,
+    calls: bool,
     closing: watch::Receiver<bool>,
 ) {
     // Answers are small and wanted at once.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return talk(stream, Arc::default(), front, closing).await;
+        return talk(stream, Arc::default(), front, calls, closing).await;
     };
     match tls.accept(stream).await {
-        Ok((stream, peer)) => talk(stream, Arc::new(peer), front, closing).await,
+        Ok((stream, peer)) => talk(stream, Arc::new(peer), front, calls, closing).await,
         Err(error) => tracing::debug!(%error, "no TLS came about"),
     }
 }
@@ -204,6 +207,7 @@ async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Arc<Peer>,
     front: Front,
+    calls: bool,
     mut closing: watch::Receiver<bool>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -225,7 +229,8 @@ async fn talk(
         let (front, peer) = (front.clone(), peer.clone());
         async move {
             let answer = match front {
-                Front::One(desk) => route::answer(desk, peer, request).await,
+                Front::One(desk) if calls => route::answer(desk, peer, request).await,
+                Front::One(desk) => plain::answer(&desk, request).await,
                 // Boxed, so that it does not make the usual call's task larger.
                 Front::Tenants(tenants) => Box::pin(async move { tenants.answer(peer, request).await }).await,
             };

@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +23,9 @@ pub enum Way {
     /// Only what is sent to it is lost.
     In,
 }
+
+/// Labs of this process so far.
+static LABS: AtomicU32 = AtomicU32::new(0);
 
 pub struct Lab {
     pub members: Vec<Member>,
@@ -71,8 +75,10 @@ impl Lab {
     /// Makes the network and the folders; starts nothing.
     pub fn new(members: usize) -> Result<Self> {
         let pid = std::process::id();
-        let net = (pid % 250) as u8;
-        let tag = format!("vtc{pid}");
+        // The kernel takes a lab's interfaces away a little after its namespaces.
+        let lab = LABS.fetch_add(1, Ordering::Relaxed);
+        let net = ((pid + lab) % 250) as u8;
+        let tag = format!("vt{pid}x{lab}");
         let folder = tempfile::Builder::new().prefix("vt-cluster-").tempdir()?;
         let faketime = [
             "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",

@@ -20,6 +20,7 @@ fn ports<const N: usize>() -> [u16; N] {
 struct Served {
     child: Child,
     client: u16,
+    peer: u16,
 }
 
 impl Drop for Served {
@@ -40,7 +41,7 @@ impl Served {
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         command.args(["--initial-cluster", &format!("one={peer_url}")]).args(more);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let served = Self { child, client };
+        let served = Self { child, client, peer };
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", client)).is_err() {
             let log = || std::fs::read_to_string(folder.join("store.log")).unwrap();
@@ -208,19 +209,27 @@ fn a_watch_goes_on_where_it_was_when_the_store_was_away() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(served.child.wait().unwrap().success(), "a store that is asked to end does so in order");
     let address = served.client;
+    let peer = format!("http://127.0.0.1:{}", served.peer);
     drop(served);
     let url = format!("http://127.0.0.1:{address}");
     let again = Command::new(env!("CARGO_BIN_EXE_vt"))
         .args(["store", "serve", "--name", "one", "--data-dir"])
         .arg(place.path().join("store"))
         .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--initial-cluster",
+            &format!("one={peer}"),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let served = Served { child: again, client: address };
+    let served = Served { child: again, client: address, peer: 0 };
     let began = Instant::now();
     while served.run(&place, &["kv", "put", "w/1", "1"], "").code != 0 {
         assert!(began.elapsed() < PATIENCE, "the store is served again");
@@ -239,8 +248,23 @@ fn it_takes_the_place_of_etcd() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vt"), &link).unwrap();
     let version = Command::new(&link).arg("--version").output().unwrap();
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("etcd Version: 3."));
-    let served = Served::start(Command::new(&link), place.path(), &["--max-wals", "5", "-logger=zap"]);
+    let [metrics] = ports();
+    let metrics_url = format!("http://127.0.0.1:{metrics}");
+    let more = ["--max-wals", "5", "-logger=zap", "--listen-metrics-urls", &metrics_url];
+    let served = Served::start(Command::new(&link), place.path(), &more);
     assert_eq!(served.run(&place, &["kv", "put", "a", "1"], "").code, 0);
+    let at = |path: &str| {
+        let url = format!("http://127.0.0.1:{metrics}{path}");
+        let ran =
+            Command::new("curl").args(["-sS", "-m", "20", "-o", "-", "-w", "%{http_code}", &url]).output().unwrap();
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let began = Instant::now();
+    while !at("/metrics").contains("etcd_server_has_leader 1") {
+        assert!(began.elapsed() < PATIENCE, "{}", at("/metrics"));
+    }
+    assert!(at("/health").ends_with("200"));
+    assert!(at("/etcdserverpb.KV/Put").ends_with("404"), "no calls are answered there");
     let log = place.read("store.log");
     assert!(log.contains("note: --max-wals has no effect") && log.contains("note: --logger"), "{log}");
     let mut out = String::new();
@@ -267,21 +291,19 @@ fn a_folder_of_etcd_is_left_alone() {
 
 #[test]
 fn a_store_is_copied_into_an_empty_one() {
-    let place = Place::new();
-    {
-        let mut served = Served::own(place.path(), &[]);
-        for at in 0..20 {
-            assert_eq!(served.run(&place, &["kv", "put", &format!("k{at}"), "value"], "").code, 0);
-        }
-        let pid = rustix::process::Pid::from_child(&served.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(served.child.wait().unwrap().success());
+    let (place, other) = (Place::new(), Place::new());
+    let (from, to) = (Served::own(place.path(), &[]), Served::own(other.path(), &[]));
+    for at in 0..20 {
+        assert_eq!(from.run(&place, &["kv", "put", &format!("k{at}"), "value"], "").code, 0);
     }
+    let (from, to) = (format!("etcd://{}", from.endpoint()), format!("etcd://{}", to.endpoint()));
     let mut out = String::new();
     for line in [
-        "store migrate --from embedded:store --to embedded:copy",
-        "store migrate --from embedded:store --to embedded:copy",
-        "store migrate --from embedded:copy --to embedded:again --json",
+        "store migrate --from FROM --to embedded:copy",
+        "store migrate --from FROM --to embedded:copy",
+        "store migrate --from embedded:copy --to TO --json",
+        "store migrate --from embedded:store --to embedded:x",
+        "store migrate --from FROM --to embedded:store",
         "store migrate --from embedded:none --to embedded:x",
         "store migrate --from embedded --to embedded:x",
         "store migrate --from embedded:copy --to embedded:copy",
@@ -289,11 +311,13 @@ fn a_store_is_copied_into_an_empty_one() {
         "store migrate --from postgres://vt:hidden@h/d --to embedded:x",
         "store migrate --from embedded:copy",
     ] {
-        let ran = place.vt(&words(line));
+        let said = line.replace("FROM", &from).replace("TO", &to);
+        let ran = place.vt(&words(&said));
         assert!(!ran.stderr.contains("hidden"), "{}", ran.whole());
-        // The time that a step took.
-        let shown: String =
-            ran.whole().lines().filter(|line| !line.contains("rows at revision")).collect::<Vec<_>>().join("\n");
+        // The time that a step took, and ports.
+        let shown = ran.whole().replace(&from, "FROM").replace(&to, "TO");
+        let shown: Vec<&str> = shown.lines().filter(|line| !line.contains("rows at revision")).collect();
+        let shown = shown.join("\n");
         let _ = writeln!(out, "$ vt {line}\n{shown}\n");
     }
     insta::assert_snapshot!(out);

@@ -53,9 +53,10 @@ pub async fn run(session: &Session, args: &MigrateArgs) -> Outcome {
         return Err(Failure::usage("--from and --to are the same store"));
     }
     if let Place::Embedded(Some(dir)) = &from
-        && !dir.is_dir()
+        && !dir.join(engine::EMBEDDED_FILE).exists()
     {
-        return Err(Failure::new(Code::NotFound, format!("there is no store in {}", dir.display())));
+        return Err(Failure::new(Code::NotFound, format!("there is no embedded store in {}", dir.display()))
+            .hint("a member of a cluster is copied while it is served: --from etcd://HOST:PORT"));
     }
     let access = args.access.access()?;
     let mut steps = Steps::begin(&session.out);

@@ -85,7 +85,7 @@ pub const FLAGS: &[Flag] = &[
     used("peer-client-cert-auth", "", "", "Other members must show a certificate"),
     used("heartbeat-interval", "MS", "100", "Between two life signs of the leader"),
     used("election-timeout", "MS", "1000", "Without a life sign for so long, another leader is chosen"),
-    used("snapshot-count", "ENTRIES", "100000", "Entries of the log after which it is cut behind a snapshot"),
+    used("snapshot-count", "ENTRIES", "10000", "Entries of the log after which it is cut behind a snapshot"),
     used("quota-backend-bytes", "BYTES", "0", "Writes are refused beyond this size; 0 is 2 GiB"),
     used("max-txn-ops", "COUNT", "128", "Operations of one transaction"),
     used("max-request-bytes", "BYTES", "1572864", "Bytes of one request"),

@@ -99,7 +99,6 @@ pub enum Retention {
 
 /// Everything that `vt store serve` was told.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for members that have others")]
 pub struct Settings {
     pub name: String,
     pub data_dir: PathBuf,
@@ -117,8 +116,6 @@ pub struct Settings {
     pub election: Duration,
     pub snapshot_entries: u64,
     pub quota_bytes: u64,
-    pub txn_ops_max: usize,
-    pub request_bytes_max: usize,
     pub retention: Retention,
     pub listen_metrics: Vec<Listen>,
     /// A level of tracing.
@@ -281,6 +278,15 @@ impl Settings {
             "existing" => true,
             _ => return Err(values.wrong("initial-cluster-state", "write new or existing")),
         };
+        for (name, limit) in [
+            ("max-txn-ops", store::limits::TXN_OPS_MAX as u64),
+            ("max-request-bytes", store::limits::REQUEST_BYTES_MAX as u64),
+        ] {
+            // The limits are those of every engine of the store, so that what one took the others take, too.
+            if values.number(name, 1, limit)? < limit {
+                notes.push(format!("--{name} has no effect: up to {limit} are taken"));
+            }
+        }
         let quota = values.number("quota-backend-bytes", 0, i64::MAX as u64)?;
         let data_dir = values.file("data-dir").filter(|_| values.is_set("data-dir"));
         Ok(Self {
@@ -299,8 +305,6 @@ impl Settings {
             election: Duration::from_millis(election),
             snapshot_entries: values.number("snapshot-count", 1, u64::MAX)?,
             quota_bytes: if quota == 0 { QUOTA_BYTES_DEFAULT } else { quota },
-            txn_ops_max: values.number("max-txn-ops", 1, 1 << 20)? as usize,
-            request_bytes_max: values.number("max-request-bytes", 1, 1 << 30)? as usize,
             retention: retention(&values)?,
             listen_metrics: values.listen("listen-metrics-urls")?,
             log_level: match values.text("log-level") {
