@@ -67,7 +67,8 @@ impl Group {
         self.state.lock().pump = Some(task.abort_handle());
     }
 
-    /// `from: None` wants everything from now on. `created` makes what the client is told first: the watch is there, and
+    /// `from: None` wants everything from now on, which is `to.from` at the least: what the store has may not have been
+    /// told yet. `created` makes what the client is told first: the watch is there, and
     /// begins after this revision.
     pub fn join(
         &self,
@@ -82,7 +83,7 @@ impl Group {
             return Joined::Ended;
         }
         match from {
-            None => to.from = state.told.next(),
+            None => to.from = to.from.max(state.told.next()),
             Some(from) if from <= state.told => return Joined::Missed,
             Some(from) => to.from = from,
         }

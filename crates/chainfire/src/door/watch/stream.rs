@@ -251,7 +251,7 @@ impl Stream {
         let taste =
             Taste { previous: request.prev_kv, no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) };
         let notify = request.progress_notify;
-        let to = Recipient { serial, id, notify, taste, fragment: request.fragment, from: Revision::FIRST };
+        let to = Recipient { serial, id, notify, taste, fragment: request.fragment, from: newest.next() };
         let span = Span::new(request.key.clone(), ask::end(&request.key, &request.range_end));
         self.serials.insert(id, serial);
         let from = (request.start_revision > 0).then_some(Revision(request.start_revision as u64));
