@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::limits::{FEED_BATCHES_MAX, FEED_BYTES_MAX};
-use crate::{Batch, Error, Key, RangeEnd, Revision, Span, WatchEvent, WatchRequest, WatchSource, Watcher};
+use crate::{Advance, Batch, Error, Key, RangeEnd, Revision, Span, WatchEvent, WatchRequest, WatchSource, Watcher};
 
 /// Revisions that a cursor takes from the feed at once.
 const TAKE_MAX: usize = 256;
@@ -270,32 +270,11 @@ struct Cursor {
 impl WatchSource for Cursor {
     async fn next(&mut self) -> Result<Option<Batch>, Error> {
         loop {
-            if let Some(batch) = self.ready.pop_front() {
-                return Ok(Some(batch));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            match self.feed.take(self.id, self.next) {
-                Taken::Batches(batches, next) => {
-                    let seen = batches.iter().filter_map(|batch| narrow(batch, &self.span, self.previous));
-                    self.ready.extend(seen);
-                    self.next = next;
-                }
-                Taken::Behind(from, to) => match self.history.read(&self.span, self.previous, from, to).await {
-                    Ok(page) => {
-                        self.ready.extend(page.batches);
-                        self.next = page.next;
-                    }
-                    Err(error) => {
-                        self.ended = true;
-                        return if matches!(error, Error::Closed) { Ok(None) } else { Err(error) };
-                    }
-                },
-                Taken::Wait => self.wake.notified().await,
-                Taken::Closed => {
-                    self.ended = true;
-                }
+            match self.take().await? {
+                Some(Advance::Batch(batch)) => return Ok(Some(batch)),
+                Some(Advance::Closed) => return Ok(None),
+                Some(Advance::CaughtUp(_)) => self.wake.notified().await,
+                None => {}
             }
         }
     }
@@ -308,6 +287,47 @@ impl WatchSource for Cursor {
         // A watch from a future revision has not come to its start yet; what it was told so far is still everything.
         self.next = self.next.max(newest.next());
         Some(newest)
+    }
+
+    async fn advance(&mut self) -> Result<Advance, Error> {
+        loop {
+            if let Some(advance) = self.take().await? {
+                return Ok(advance);
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// One step; `None` when another one shows what there is. Cancel safe.
+    async fn take(&mut self) -> Result<Option<Advance>, Error> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Ok(Some(Advance::Batch(batch)));
+        }
+        if self.ended {
+            return Ok(Some(Advance::Closed));
+        }
+        match self.feed.take(self.id, self.next) {
+            Taken::Batches(batches, next) => {
+                let seen = batches.iter().filter_map(|batch| narrow(batch, &self.span, self.previous));
+                self.ready.extend(seen);
+                self.next = next;
+            }
+            Taken::Behind(from, to) => match self.history.read(&self.span, self.previous, from, to).await {
+                Ok(page) => {
+                    self.ready.extend(page.batches);
+                    self.next = page.next;
+                }
+                Err(Error::Closed) => self.ended = true,
+                Err(error) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+            },
+            Taken::Wait => return Ok(self.progress().map(Advance::CaughtUp)),
+            Taken::Closed => self.ended = true,
+        }
+        Ok(None)
     }
 }
 

@@ -43,4 +43,4 @@ pub use lease::{Lease, LeaseId, LeaseStatus};
 pub use span::Span;
 pub use store::{Status, Store};
 pub use txn::{Compare, CompareOp, Keep, Op, OpAnswer, Target, Txn, TxnAnswer};
-pub use watch::{Batch, EventKind, WatchEvent, WatchRequest, WatchSource, Watcher};
+pub use watch::{Advance, Batch, EventKind, WatchEvent, WatchRequest, WatchSource, Watcher};

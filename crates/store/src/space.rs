@@ -25,8 +25,8 @@ use tokio::sync::RwLock;
 
 use crate::span::prefix_end;
 use crate::{
-    Batch, Compare, Error, Key, KeyValue, Lease, LeaseId, LeaseStatus, Op, OpAnswer, Range, RangeAnswer, RangeEnd,
-    Revision, Status, Store, Txn, TxnAnswer, WatchEvent, WatchRequest, WatchSource, Watcher, admit,
+    Advance, Batch, Compare, Error, Key, KeyValue, Lease, LeaseId, LeaseStatus, Op, OpAnswer, Range, RangeAnswer,
+    RangeEnd, Revision, Status, Store, Txn, TxnAnswer, WatchEvent, WatchRequest, WatchSource, Watcher, admit,
 };
 
 /// Longest root.
@@ -538,17 +538,29 @@ struct Seen {
 #[async_trait]
 impl WatchSource for Seen {
     async fn next(&mut self) -> Result<Option<Batch>, Error> {
-        let Some(mut batch) = self.watcher.next().await? else { return Ok(None) };
+        Ok(self.watcher.next().await?.map(|batch| self.cut(batch)))
+    }
+
+    fn progress(&mut self) -> Option<Revision> {
+        self.watcher.progress()
+    }
+
+    async fn advance(&mut self) -> Result<Advance, Error> {
+        Ok(match self.watcher.advance().await? {
+            Advance::Batch(batch) => Advance::Batch(self.cut(batch)),
+            advance => advance,
+        })
+    }
+}
+
+impl Seen {
+    fn cut(&self, mut batch: Batch) -> Batch {
         for WatchEvent { kv, previous, .. } in &mut batch.events {
             for kv in std::iter::once(kv).chain(previous) {
                 kv.key = kv.key.slice(self.cut..);
             }
         }
-        Ok(Some(batch))
-    }
-
-    fn progress(&mut self) -> Option<Revision> {
-        self.watcher.progress()
+        batch
     }
 }
 
@@ -561,12 +573,13 @@ mod tests {
     const PLENTY: Quota = Quota { bytes: 1 << 40, keys: 1 << 30 };
 
     /// What a space does otherwise than a store of its own, and why.
-    const OTHERWISE: [&str; 7] = [
+    const OTHERWISE: [&str; 8] = [
         // How far the owner compacted is a row.
         "only_forward_and_not_into_the_future",
         // What the owner compacts is still there for those who watch already.
         "a_watcher_that_fell_behind_compaction_is_told",
         // Whose lease it is, is a row.
+        "the_first_reason_to_refuse_is_told",
         "ids_are_chosen_or_given",
         "revoking_deletes_the_keys_in_one_revision",
         "random_histories_agree_with_the_model",

@@ -1,5 +1,7 @@
 //! What a watch asks for and how its events arrive.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +71,34 @@ pub trait WatchSource: Send + 'static {
 
     /// As [`Watcher::progress`].
     fn progress(&mut self) -> Option<Revision>;
+
+    /// As [`Watcher::advance`]. This one looks every now and then whether something is still waiting.
+    async fn advance(&mut self) -> Result<Advance, Error> {
+        let mut wait = ADVANCE_LOOK_FIRST;
+        loop {
+            if let Some(revision) = self.progress() {
+                return Ok(Advance::CaughtUp(revision));
+            }
+            if let Ok(next) = tokio::time::timeout(wait, self.next()).await {
+                return Ok(next?.map_or(Advance::Closed, Advance::Batch));
+            }
+            // A read of history that takes longer than this wait must not be cut off for ever.
+            wait *= 2;
+        }
+    }
+}
+
+/// The first of the looks of [`WatchSource::advance`]; each later one comes after twice the time.
+const ADVANCE_LOOK_FIRST: Duration = Duration::from_millis(5);
+
+/// What a watcher has at the moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Advance {
+    Batch(Batch),
+    /// Nothing at or below the revision will ever come.
+    CaughtUp(Revision),
+    /// The store was closed.
+    Closed,
 }
 
 /// Whole revisions, in commit order, each once, none skipped. Dropping it ends the watch.
@@ -92,8 +122,15 @@ impl Watcher {
         self.source.next().await
     }
 
+    /// As [`Watcher::next`], but does not wait for something to happen: when everything has been taken it says up to
+    /// where. Cancel safe.
+    pub async fn advance(&mut self) -> Result<Advance, Error> {
+        self.source.advance().await
+    }
+
     /// The newest revision up to which everything has been taken with [`Watcher::next`], so that nothing at or below it
-    /// will ever come; `None` while something is waiting to be taken.
+    /// will ever come; `None` while something is waiting to be taken, or may be: what is waiting has to be read before
+    /// it shows whether it is for this watcher. [`Watcher::advance`] reads it.
     pub fn progress(&mut self) -> Option<Revision> {
         self.source.progress()
     }

@@ -172,8 +172,8 @@ impl Maker {
                 2 => choices.between(-1, 40),
                 _ => 0,
             },
-            // None, ascending, descending; and one that is not defined, which sorts nothing.
-            sort_order: if choices.one_in(3) { choices.pick(&[0, 1, 2, 1, 2]) } else { 0 },
+            // An order that is not defined sorts nothing in version 3.4 and is refused from 3.5 on, as ChainFire does.
+            sort_order: if choices.one_in(3) { choices.pick(&[1, 2]) } else { 0 },
             sort_target: if choices.one_in(3) { choices.between(0, 4) as i32 } else { 0 },
             serializable: choices.one_in(4),
             keys_only: choices.one_in(8),
@@ -240,7 +240,11 @@ impl Maker {
         let op = |maker: &mut Self| match maker.choices.below(if depth == 0 { 9 } else { 12 }) {
             0..=4 => Request::RequestPut(maker.put()),
             5 | 6 => Request::RequestDeleteRange(maker.delete()),
-            7 | 8 => Request::RequestRange(maker.range()),
+            7 | 8 => {
+                // Below zero is "compacted" in a transaction, and "newest" outside; ChainFire takes it for "newest".
+                let range = maker.range();
+                Request::RequestRange(pb::RangeRequest { revision: range.revision.max(0), ..range })
+            }
             _ => Request::RequestTxn(maker.txn_within(depth - 1)),
         };
         (0..self.choices.below(4))

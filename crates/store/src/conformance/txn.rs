@@ -225,6 +225,29 @@ pub async fn a_refused_transaction_changes_nothing(store: Arc<dyn Store>) {
     assert_eq!(put(&store, "e", "").await, newest.next());
 }
 
+/// As etcd orders them: reasons that puts have in the order of the puts, then reasons that ranges have.
+pub async fn the_first_reason_to_refuse_is_told(store: Arc<dyn Store>) {
+    let newest = put(&store, "a", "1").await;
+    put(&store, "a", "2").await;
+    store.compact(newest.next()).await.unwrap();
+    let leased = || Op::put_leased("b", "1", LeaseId(99));
+    let kept = |lease| {
+        let keep = Keep { value: true, lease: false };
+        Op::Put { key: Bytes::from_static(b"c"), value: Bytes::new(), lease, keep }
+    };
+    let past = || Op::Range(Range::key("a").at(newest));
+    let future = || Op::Range(Range::key("a").at(Revision(newest.0 + 9)));
+    let nested = |op| Op::Txn(Txn::of([op]));
+    let told = async |ops: Vec<Op>| refusal(&store, Txn::of(ops)).await;
+    assert!(matches!(told(vec![past(), leased()]).await, Error::LeaseNotFound { .. }));
+    assert!(matches!(told(vec![past(), nested(leased())]).await, Error::LeaseNotFound { .. }));
+    assert!(matches!(told(vec![leased(), kept(None)]).await, Error::LeaseNotFound { .. }));
+    assert!(matches!(told(vec![nested(kept(None)), leased()]).await, Error::KeyNotFound { .. }));
+    assert!(matches!(told(vec![kept(Some(LeaseId(99)))]).await, Error::KeyNotFound { .. }));
+    assert!(matches!(told(vec![nested(past()), future()]).await, Error::Compacted { .. }));
+    assert!(matches!(told(vec![future(), past()]).await, Error::FutureRevision { .. }));
+}
+
 pub async fn a_transaction_as_large_as_allowed_is_one_revision(store: Arc<dyn Store>) {
     let ops: Vec<_> = (0..TXN_OPS_MAX).map(|n| Op::put(format!("k{n:03}"), format!("{n}"))).collect();
     let when: Vec<_> = (0..TXN_OPS_MAX).map(|n| Compare::missing(format!("k{n:03}"))).collect();

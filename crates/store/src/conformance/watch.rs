@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{WAIT_MAX, delete, does, next, next_error, put, watching};
-use crate::limits::FEED_BYTES_MAX;
-use crate::{Batch, Error, EventKind, KeyValue, Op, RangeEnd, Revision, Store, WatchRequest, Watcher};
+use crate::limits::{FEED_BYTES_MAX, HISTORY_BATCHES_MAX};
+use crate::{Advance, Batch, Error, EventKind, KeyValue, Op, RangeEnd, Revision, Store, WatchRequest, Watcher};
 
 /// `+key=value` and `-key`, in order.
 fn shown(batch: &Batch) -> String {
@@ -239,6 +239,26 @@ pub async fn a_watcher_tells_how_far_it_has_come(store: Arc<dyn Store>) {
     wait_for(&mut watcher, other).await;
     let again = put(&store, "a", "2").await;
     assert_eq!(next(&mut watcher).await.revision, again, "progress takes nothing away");
+}
+
+/// What waits to be read may all be about other keys: nobody has to wait for the next change to learn that.
+pub async fn a_watcher_that_finds_nothing_more_says_so(store: Arc<dyn Store>) {
+    let seen = put(&store, "a", "1").await;
+    let mut newest = seen;
+    for n in 0..2 * HISTORY_BATCHES_MAX {
+        newest = put(&store, "b", &n.to_string()).await;
+    }
+    let nobody = WatchRequest::key("c").from(Revision::FIRST);
+    assert_eq!(advance(&mut watching(&store, nobody).await).await, Advance::CaughtUp(newest));
+    let mut watcher = watching(&store, WatchRequest::key("a").from(Revision::FIRST)).await;
+    assert!(matches!(advance(&mut watcher).await, Advance::Batch(batch) if batch.revision == seen));
+    assert_eq!(advance(&mut watcher).await, Advance::CaughtUp(newest));
+    let again = put(&store, "a", "2").await;
+    assert_eq!(next(&mut watcher).await.revision, again, "nothing is taken away");
+}
+
+async fn advance(watcher: &mut Watcher) -> Advance {
+    tokio::time::timeout(WAIT_MAX, watcher.advance()).await.expect("it does not wait").expect("no error of the watch")
 }
 
 /// Until everything up to `revision` has been delivered, as the watcher says.

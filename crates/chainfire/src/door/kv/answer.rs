@@ -3,10 +3,13 @@
 use etcd::proto::etcdserverpb::request_op::Request;
 use etcd::proto::etcdserverpb::response_op::Response;
 use etcd::proto::etcdserverpb::{
-    DeleteRangeResponse, PutResponse, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
+    TxnResponse,
 };
 use etcd::proto::mvccpb;
 use store::{KeyValue, OpAnswer, RangeAnswer, Revision, TxnAnswer};
+
+use super::first;
 
 pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
@@ -19,7 +22,8 @@ pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     }
 }
 
-pub fn range(answer: RangeAnswer, header: ResponseHeader) -> RangeResponse {
+pub fn range(mut answer: RangeAnswer, request: &RangeRequest, header: ResponseHeader) -> RangeResponse {
+    first::cut(request, &mut answer);
     RangeResponse {
         header: Some(header),
         kvs: answer.items.into_iter().map(key_value).collect(),
@@ -78,9 +82,9 @@ impl Walk {
 
     fn op(&mut self, answer: OpAnswer, op: &RequestOp) -> ResponseOp {
         let response = match (answer, op.request.as_ref()) {
-            (OpAnswer::Range(answer), _) => {
+            (OpAnswer::Range(answer), Some(Request::RequestRange(request))) => {
                 let header = at(answer.revision);
-                Response::ResponseRange(range(answer, header))
+                Response::ResponseRange(range(answer, request, header))
             }
             (OpAnswer::Txn(answer), Some(Request::RequestTxn(request))) => {
                 Response::ResponseTxn(self.txn(answer, request))
@@ -97,7 +101,7 @@ impl Walk {
                 Response::ResponseDeleteRange(delete(Some(answer), request.prev_kv, at(self.now)))
             }
             // The store answers what was asked.
-            (OpAnswer::Put { .. } | OpAnswer::Delete { .. } | OpAnswer::Txn(_), _) => {
+            (OpAnswer::Put { .. } | OpAnswer::Delete { .. } | OpAnswer::Range(_) | OpAnswer::Txn(_), _) => {
                 return ResponseOp { response: None };
             }
         };

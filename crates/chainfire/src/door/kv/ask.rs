@@ -14,6 +14,8 @@ use store::{
     Compare, CompareOp, Keep, Key, LeaseId, Op, Range, RangeEnd, Revision, Sort, SortBy, SortOrder, Target, Txn,
 };
 
+use super::first;
+
 /// No end is the key alone, a zero byte everything from the key on. A range that ends before it starts is empty.
 pub fn end(key: &Key, range_end: &Bytes) -> RangeEnd {
     match &range_end[..] {
@@ -28,7 +30,7 @@ pub fn range(request: &RangeRequest) -> Range {
     let RangeRequest { key, range_end, limit, revision, keys_only, count_only, serializable, .. } = request;
     let at_least = |revision: i64| (revision > 0).then_some(Revision(revision as u64));
     let at_most = |revision: i64| (revision != 0).then_some(Revision(revision.max(0) as u64));
-    Range {
+    let mut range = Range {
         start: key.clone(),
         end: end(key, range_end),
         revision: at_least(*revision),
@@ -42,7 +44,9 @@ pub fn range(request: &RangeRequest) -> Range {
         max_create_revision: at_most(request.max_create_revision),
         uncounted: false,
         serializable: *serializable,
-    }
+    };
+    first::widen(request, &mut range);
+    range
 }
 
 fn sort(request: &RangeRequest) -> Option<Sort> {
@@ -98,14 +102,15 @@ fn op(op: &RequestOp) -> Option<Op> {
 
 /// `None` for a comparison that always holds.
 fn compare(compare: &WireCompare) -> Option<Compare> {
-    // etcd takes a comparison that it does not know for one that holds.
-    let op = match CompareResult::try_from(compare.result).ok()? {
-        CompareResult::Equal => CompareOp::Equal,
-        CompareResult::Greater => CompareOp::Greater,
-        CompareResult::Less => CompareOp::Less,
-        CompareResult::NotEqual => CompareOp::NotEqual,
+    let key = |op| Compare::new(compare.key.clone(), op, Target::Version(0)).to(end(&compare.key, &compare.range_end));
+    let op = match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => CompareOp::Equal,
+        Ok(CompareResult::Greater) => CompareOp::Greater,
+        Ok(CompareResult::Less) => CompareOp::Less,
+        Ok(CompareResult::NotEqual) => CompareOp::NotEqual,
+        // etcd takes a comparison that it does not know for one that holds, but a key that is not there has no value.
+        Err(_) => return (compare.target == CompareTarget::Value as i32).then(|| key(CompareOp::Greater)),
     };
-    let key = || Compare::new(compare.key.clone(), op, Target::Version(0)).to(end(&compare.key, &compare.range_end));
     let never = || Compare::new(compare.key.clone(), CompareOp::Less, Target::Version(0));
     let Ok(target) = CompareTarget::try_from(compare.target) else {
         // Nothing is compared, which comes out as equal.
@@ -132,7 +137,7 @@ fn compare(compare: &WireCompare) -> Option<Compare> {
             CompareOp::Equal | CompareOp::Less => Some(never()),
         };
     }
-    Some(Compare { target, ..key() })
+    Some(Compare { target, ..key(op) })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod ask;
 pub mod check;
+mod first;
 
 use etcd::proto::etcdserverpb::{
     AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
@@ -14,7 +15,7 @@ use tonic::Status;
 use super::alarm::Alarm;
 use super::auth::{Caller, View};
 use super::desk::{Call, Desk, TRIES_MAX};
-use super::refusal::{self, AUTH_OLD_REVISION, Known, NO_SPACE};
+use super::refusal::{self, AUTH_OLD_REVISION, KEY_NOT_FOUND, Known, NO_SPACE};
 use crate::command::Refusal;
 
 /// A request that may change something.
@@ -53,7 +54,7 @@ impl Desk {
             let answer = self.store.range(ask::range(request)).await.map_err(refusal::of)?;
             if self.stands(&view) {
                 let header = self.header(answer.revision);
-                return Ok(answer::range(answer, header));
+                return Ok(answer::range(answer, request, header));
             }
         }
         Err(AUTH_OLD_REVISION.into())
@@ -62,7 +63,17 @@ impl Desk {
     pub async fn put(&self, call: &Call, request: &PutRequest) -> Result<PutResponse, Status> {
         check::put(request)?;
         self.metrics.puts.add(1);
-        let mut answer = self.change(call, &Change::Put(request)).await?;
+        let mut answer = match self.change(call, &Change::Put(request)).await {
+            Ok(answer) => answer,
+            // Of two reasons, etcd tells the lease first here, and the key first in a transaction.
+            Err(refused) if refused.message() == KEY_NOT_FOUND.1 => {
+                if let Some(lease) = ask::lease(request.lease) {
+                    self.store.lease_time_to_live(lease).await.map_err(refusal::of)?;
+                }
+                return Err(refused);
+            }
+            Err(refused) => return Err(refused),
+        };
         Ok(answer::put(answer.answers.pop(), request.prev_kv, self.header(answer.revision)))
     }
 

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use store::{Error, Revision, Store, WatchRequest, Watcher};
+use store::{Advance, Error, Revision, Store, WatchRequest, Watcher};
 
 use super::group::{Ended, Told, together};
 use super::queue::Serial;
 
 pub enum From {
     Request(WatchRequest),
-    /// Takes what comes next, waiting for it.
     Watcher(Watcher),
-    /// Looks first whether everything has been taken.
-    Idle(Watcher),
 }
 
 pub struct Step {
@@ -32,24 +29,18 @@ pub async fn step(store: Arc<dyn Store>, serial: Serial, from: From) -> Step {
     Step { serial, outcome: take(store, from).await.unwrap_or_else(Outcome::Refused) }
 }
 
-async fn take(store: Arc<dyn Store>, mut from: From) -> Result<Outcome, Error> {
-    loop {
-        let mut watcher = match from {
-            From::Request(request) => {
-                from = From::Idle(store.watch(request).await?);
-                continue;
-            }
-            From::Idle(mut watcher) => match watcher.progress() {
-                Some(revision) => return Ok(Outcome::CaughtUp(watcher, revision)),
-                None => watcher,
-            },
-            From::Watcher(watcher) => watcher,
-        };
-        let next = watcher.next().await;
-        let told = together(next, &mut watcher).await;
-        if let (true, Some(Ended::Failed(error))) = (told.batches.is_empty(), &told.ended) {
-            return Err(error.clone());
-        }
-        return Ok(Outcome::Told(watcher, told));
+async fn take(store: Arc<dyn Store>, from: From) -> Result<Outcome, Error> {
+    let mut watcher = match from {
+        From::Request(request) => store.watch(request).await?,
+        From::Watcher(watcher) => watcher,
+    };
+    let first = watcher.advance().await;
+    if let Ok(Advance::CaughtUp(revision)) = first {
+        return Ok(Outcome::CaughtUp(watcher, revision));
     }
+    let told = together(first, &mut watcher).await;
+    if let (true, Some(Ended::Failed(error))) = (told.batches.is_empty(), &told.ended) {
+        return Err(error.clone());
+    }
+    Ok(Outcome::Told(watcher, told))
 }

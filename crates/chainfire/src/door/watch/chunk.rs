@@ -89,7 +89,7 @@ impl Chunk {
 
     fn write(&self, to: &Recipient, header: ResponseHeader, out: &mut BytesMut) {
         let head = WatchResponse { header: Some(header), watch_id: to.id, ..WatchResponse::default() };
-        if to.from <= self.first {
+        if to.from <= self.first && (!to.taste.previous || to.whole_from <= self.first) {
             let events = self.encoded(to.taste);
             if events.is_empty() {
                 return;
@@ -109,7 +109,8 @@ impl Chunk {
         let wanted = self.events.iter().filter(|event| to.taste.wants(event) && revision(event) >= to.from.0 as i64);
         for event in wanted {
             let before = events.len();
-            encode(event, to.taste.previous, &mut events);
+            let previous = to.taste.previous && revision(event) >= to.whole_from.0 as i64;
+            encode(event, previous, &mut events);
             if to.fragment && before > 0 && events.len() > room {
                 let rest = events.split_off(before);
                 head.fragment = true;
@@ -151,6 +152,8 @@ pub struct Recipient {
     pub fragment: bool,
     /// Nothing before it is for this watch.
     pub from: Revision,
+    /// What keys had before their changes is told from here on: up to here it was compacted when the watch began.
+    pub whole_from: Revision,
 }
 
 #[cfg(test)]
@@ -198,6 +201,7 @@ mod tests {
         taste: Taste { previous: false, no_put: false, no_delete: false },
         fragment: false,
         from: Revision::ZERO,
+        whole_from: Revision::ZERO,
     };
 
     #[test]
@@ -213,6 +217,11 @@ mod tests {
         let taste = |taste| answers(&chunk, Recipient { taste, ..ALL });
         let previous = taste(Taste { previous: true, ..Taste::default() });
         assert!(previous[0].events.iter().all(|event| event.prev_kv.is_some()));
+        let whole_from =
+            Recipient { taste: Taste { previous: true, ..Taste::default() }, whole_from: Revision(6), ..ALL };
+        let previous: Vec<bool> =
+            answers(&chunk, whole_from)[0].events.iter().map(|event| event.prev_kv.is_some()).collect();
+        assert_eq!(previous, [false, false, true], "what was before revision 5 is compacted");
         assert_eq!(keys(&taste(Taste { no_put: true, ..Taste::default() })), ["b"]);
         assert_eq!(keys(&taste(Taste { no_delete: true, ..Taste::default() })), ["a", "c"]);
         assert!(taste(Taste { no_put: true, no_delete: true, previous: false }).is_empty());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use store::{Batch, Error, Revision, Span, Store, WatchRequest, Watcher};
+use store::{Advance, Batch, Error, Revision, Span, Store, WatchRequest, Watcher};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -137,12 +137,13 @@ impl Group {
         self.asked.notify_one();
     }
 
-    fn answer(&self, watcher: &mut Watcher) {
+    fn is_asked(&self) -> bool {
+        !self.state.lock().asks.is_empty()
+    }
+
+    /// Everything up to `revision` has been told.
+    fn answer(&self, revision: Revision) {
         let state = &mut *self.state.lock();
-        if state.asks.is_empty() {
-            return;
-        }
-        let Some(revision) = watcher.progress() else { return };
         let revision = revision.max(state.told);
         for Ask { queue, ticket } in state.asks.drain(..) {
             queue.say(Out::Progress { ticket, revision });
@@ -183,10 +184,18 @@ impl Group {
 
 async fn pump(group: Arc<Group>, store: Arc<dyn Store>, mut watcher: Watcher, hub: Weak<Hub>) {
     loop {
-        group.answer(&mut watcher);
-        let next = tokio::select! {
-            next = watcher.next() => next,
-            () = group.asked.notified() => continue,
+        let next = if group.is_asked() {
+            let next = watcher.advance().await;
+            if let Ok(Advance::CaughtUp(revision)) = next {
+                group.answer(revision);
+                continue;
+            }
+            next
+        } else {
+            tokio::select! {
+                next = waiting(&mut watcher) => next,
+                () = group.asked.notified() => continue,
+            }
         };
         let Told { batches, ended } = together(next, &mut watcher).await;
         if !group.tell(batches)
@@ -230,17 +239,22 @@ pub enum Ended {
     Failed(Error),
 }
 
+pub async fn waiting(watcher: &mut Watcher) -> Result<Advance, Error> {
+    Ok(watcher.next().await?.map_or(Advance::Closed, Advance::Batch))
+}
+
 /// With what the watcher answered just now and those revisions after it that are there already.
-pub async fn together(mut next: Result<Option<Batch>, Error>, watcher: &mut Watcher) -> Told {
+pub async fn together(mut next: Result<Advance, Error>, watcher: &mut Watcher) -> Told {
     let mut told = Told { batches: Vec::new(), ended: None };
     let mut bytes = 0;
     loop {
         match next {
-            Ok(Some(batch)) => {
+            Ok(Advance::Batch(batch)) => {
                 bytes += batch.events.iter().map(|event| event.kv.key.len() + event.kv.value.len()).sum::<usize>();
                 told.batches.push(batch);
             }
-            Ok(None) => {
+            Ok(Advance::CaughtUp(_)) => return told,
+            Ok(Advance::Closed) => {
                 told.ended = Some(Ended::Closed);
                 return told;
             }
@@ -249,10 +263,9 @@ pub async fn together(mut next: Result<Option<Batch>, Error>, watcher: &mut Watc
                 return told;
             }
         }
-        let enough = told.batches.len() >= TOGETHER_MAX || bytes >= TOGETHER_BYTES_MAX;
-        if enough || watcher.progress().is_some() {
+        if told.batches.len() >= TOGETHER_MAX || bytes >= TOGETHER_BYTES_MAX {
             return told;
         }
-        next = watcher.next().await;
+        next = watcher.advance().await;
     }
 }

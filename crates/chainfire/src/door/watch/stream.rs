@@ -2,7 +2,7 @@
 //!
 //! It runs only as fast as its client reads: it is asked for the next piece when the connection has room for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ use crate::door::refusal::{
 /// Answers that lie ready are sent in pieces of about this size.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// Watches that a compaction ended keep their names until the client takes them back; the oldest give them up beyond that.
+const COMPACTED_NAMES_MAX: usize = 4096;
+
 /// Watches of one stream.
 const WATCHES_MAX: usize = 65_536;
 
@@ -51,8 +54,8 @@ pub fn watch(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) -> Frame
     }))
 }
 
-async fn newest(desk: &Desk) -> Result<Revision, Status> {
-    Ok(desk.store.status().await.map_err(refusal::of)?.revision)
+async fn status(desk: &Desk) -> Result<store::Status, Status> {
+    desk.store.status().await.map_err(refusal::of)
 }
 
 struct Watch {
@@ -89,6 +92,8 @@ struct Stream {
     queue: Arc<Queue>,
     watches: HashMap<Serial, Watch>,
     serials: HashMap<i64, Serial>,
+    /// Names of watches that a compaction ended, oldest first. Some may have another watch by now.
+    compacted: VecDeque<(i64, Serial)>,
     next_serial: Serial,
     next_id: i64,
     /// Of the watches that are behind.
@@ -123,6 +128,7 @@ impl Stream {
             queue: Arc::default(),
             watches: HashMap::new(),
             serials: HashMap::new(),
+            compacted: VecDeque::new(),
             next_serial: 0,
             next_id: 0,
             steps: FuturesUnordered::new(),
@@ -232,7 +238,7 @@ impl Stream {
         if request.key.is_empty() {
             request.key = Bytes::from_static(&[0]);
         }
-        let newest = newest(&self.desk).await?;
+        let store::Status { revision: newest, compacted, .. } = status(&self.desk).await?;
         if let Err(reason) = self.check(&request) {
             let refused = WatchResponse {
                 watch_id: NO_WATCH,
@@ -251,7 +257,8 @@ impl Stream {
         let taste =
             Taste { previous: request.prev_kv, no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) };
         let notify = request.progress_notify;
-        let to = Recipient { serial, id, notify, taste, fragment: request.fragment, from: newest.next() };
+        let (fragment, from) = (request.fragment, newest.next());
+        let to = Recipient { serial, id, notify, taste, fragment, from, whole_from: compacted.next() };
         let span = Span::new(request.key.clone(), ask::end(&request.key, &request.range_end));
         self.serials.insert(id, serial);
         let from = (request.start_revision > 0).then_some(Revision(request.start_revision as u64));
@@ -362,7 +369,7 @@ impl Stream {
                     self.queue.say(Out::Events { chunk: Arc::new(chunk), to });
                 }
                 match told.ended {
-                    None => self.step(serial, From::Idle(watcher)),
+                    None => self.step(serial, From::Watcher(watcher)),
                     Some(Ended::Closed) => return Err(refusal::STOPPED.into()),
                     Some(Ended::Failed(error)) => self.failed(serial, error)?,
                 }
@@ -385,7 +392,7 @@ impl Stream {
                 }
                 Ok(())
             }
-            // The group has told something since, so there is something to take.
+            // The group has gone on since, and so can this watch.
             Ok(None) => {
                 self.step(serial, From::Watcher(watcher));
                 Ok(())
@@ -408,11 +415,9 @@ impl Stream {
         }
     }
 
+    /// Its name stays taken.
     fn forget(&mut self, serial: Serial) -> Option<Watch> {
         let watch = self.watches.remove(&serial)?;
-        if self.serials.get(&watch.id) == Some(&serial) {
-            self.serials.remove(&watch.id);
-        }
         match &watch.place {
             Place::Group(group) => {
                 group.leave(self.id, serial);
@@ -425,15 +430,23 @@ impl Stream {
 
     async fn cancel(&mut self, id: i64) -> Result<(), Status> {
         let Some(serial) = self.serials.get(&id).copied() else { return Ok(()) };
-        let newest = newest(&self.desk).await?;
+        let newest = status(&self.desk).await?.revision;
+        self.serials.remove(&id);
         self.forget(serial);
         self.say(newest, WatchResponse { watch_id: id, canceled: true, ..WatchResponse::default() });
         Ok(())
     }
 
-    /// etcd's header says revision 0 here.
+    /// etcd's header says revision 0 here. The name is free again when the client takes the watch back as well.
     fn compacted(&mut self, serial: Serial, compacted: Revision) {
         let Some(watch) = self.forget(serial) else { return };
+        self.compacted.push_back((watch.id, serial));
+        if self.compacted.len() > COMPACTED_NAMES_MAX
+            && let Some((id, serial)) = self.compacted.pop_front()
+            && self.serials.get(&id) == Some(&serial)
+        {
+            self.serials.remove(&id);
+        }
         let answer = WatchResponse {
             watch_id: watch.id,
             canceled: true,
@@ -475,7 +488,7 @@ impl Stream {
         }
         let groups = self.groups();
         if groups.is_empty() {
-            let newest = newest(&self.desk).await?;
+            let newest = status(&self.desk).await?.revision;
             self.say(newest, WatchResponse { watch_id: NO_WATCH, ..WatchResponse::default() });
             return Ok(());
         }
