@@ -15,7 +15,7 @@ use store::{Batch, Op, Range, Store, Txn};
 
 use crate::lab::{Lab, Way, until};
 
-pub const ALL: &[(&str, fn() -> Result<()>)] = &[
+pub const ALL: &[crate::Scenario] = &[
     ("three_members_under_faults_lose_nothing", || under_faults(3)),
     ("five_members_under_faults_lose_nothing", || under_faults(5)),
     ("a_member_that_comes_and_goes_does_not_disturb_the_others", flapping),
