@@ -204,10 +204,6 @@ impl Player {
                 call!(self.lease.lease_time_to_live(look))
             }
             Step::Leases => call!(self.lease.lease_leases(pb::LeaseLeasesRequest {})),
-            Step::HashKv { revision } => {
-                let revision = self.frame.revision_out(*revision);
-                call!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
-            }
             composed => unreachable!("{composed:?} is no single request"),
         }
     }

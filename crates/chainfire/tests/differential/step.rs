@@ -30,9 +30,6 @@ pub enum Step {
         lease: i64,
         keys: Vec<bytes::Bytes>,
     },
-    HashKv {
-        revision: i64,
-    },
     Watch {
         stream: usize,
         create: pb::WatchCreateRequest,
