@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Core;
 use super::identity::member_id;
+use super::peer::address::Address;
 use super::reads::Reads;
 use super::roster::{self, Members, Step};
 use super::standing::{Route, Standing};
-use super::types::MemberId;
+use super::types::{Contact, MemberId};
 use crate::door::host::{MemberChange, MemberError, MemberFact};
 
 /// Between two attempts while another change is under way.
@@ -35,9 +36,27 @@ pub struct Changes {
     pub one: Mutex<()>,
 }
 
+/// A member without an address that can be read would never be reached.
+fn check(peer_urls: &[String]) -> Result<(), MemberError> {
+    let act = "read the addresses of a member";
+    if peer_urls.is_empty() {
+        return Err(Error::storage(act, std::io::Error::other("there is none")).into());
+    }
+    for url in peer_urls {
+        url.parse::<Address>().map_err(|error| Error::storage(act, error))?;
+    }
+    Ok(())
+}
+
 impl Changes {
     pub async fn change(&self, change: MemberChange) -> Result<Vec<MemberFact>, MemberError> {
         let mut fresh = 0;
+        match &change {
+            MemberChange::Add { contact: Contact { peer_urls, .. }, .. } | MemberChange::Update { peer_urls, .. } => {
+                check(peer_urls)?;
+            }
+            MemberChange::Remove(_) | MemberChange::Promote(_) => {}
+        }
         if let MemberChange::Add { contact, .. } = &change {
             if self.alone {
                 return Err(MemberError::Alone);
@@ -121,12 +140,28 @@ impl Changes {
         timeout(self.limit, settled).await.unwrap_or(Err(Error::TimedOut.into()))
     }
 
-    /// Gives their votes to those who were added as voters, once they have caught up.
-    pub async fn promote(self: Arc<Self>) {
+    /// Hands the lead to whoever has most of the log, if this member leads and there is somebody.
+    pub async fn step_down(&self, limit: Duration) {
+        let voters: Vec<MemberId> = self.standing.membership().voter_ids().collect();
+        let others = voters.into_iter().filter(|id| *id != self.standing.me);
+        let next = others.filter_map(|id| Some((self.progress(id)?.0, id))).max();
+        if let Some((_, to)) = next.filter(|_| self.standing.leads().is_some()) {
+            let _ = timeout(limit, self.transfer(to)).await;
+        }
+    }
+
+    /// Gives their votes to those who were added as voters, once they have caught up, and ends what a leader before left
+    /// half done.
+    pub async fn look_after(self: Arc<Self>) {
         loop {
             tokio::time::sleep(PROMOTE_EVERY).await;
             if self.standing.leads().is_none() {
                 continue;
+            }
+            if self.standing.membership().get_joint_config().len() > 1
+                && let Err(error) = self.settle(|members| Ok(roster::unfinished(members))).await
+            {
+                tracing::debug!(%error, "a change of the members is not finished yet");
             }
             let next = |members: &Members| roster::promotable(members, |id| self.progress(id));
             let Some((id, _)) = next(self.standing.membership().membership()) else { continue };

@@ -101,6 +101,7 @@ async fn settle(inner: Arc<Inner>, term: u64) {
                 inner.standing.settle(term);
                 return;
             }
+            Err(Error::Closed) => return,
             Err(error) => {
                 tracing::debug!(%error, term, "the leader has not settled yet");
                 tokio::time::sleep(RETRY).await;

@@ -36,6 +36,8 @@ pub mod types;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ::store::Error;
 use parking_lot::Mutex;
@@ -56,8 +58,11 @@ use self::reads::Reads;
 use self::room::Room;
 use self::standing::Standing;
 use self::types::{MemberId, Types};
-use crate::log::Log;
+use crate::log::{Log, Measures};
 use crate::state::{Reader, State};
+
+/// For another member to take the lead when the one that leads is closed.
+const STEP_DOWN_LIMIT: Duration = Duration::from_secs(1);
 
 type Core = openraft::Raft<Types, State>;
 
@@ -119,6 +124,8 @@ struct Inner {
     leases: Arc<Leases>,
     lead: Arc<Lead>,
     ended: watch::Sender<Option<Ended>>,
+    /// Nothing is written any more.
+    closed: AtomicBool,
     _taken: Taken,
 }
 
@@ -153,15 +160,26 @@ impl Member {
         self.inner.identity.member
     }
 
-    /// Takes nothing more, and ends when what was taken is on disk. Watchers end when they have taken everything.
+    /// What the log asked of the disk.
+    pub fn measures(&self) -> Measures {
+        self.inner.log.measures()
+    }
+
+    /// Hands the lead to another, takes nothing more, and ends when what was taken is on disk. Watchers end when they
+    /// have taken everything.
     pub async fn close(&self) -> Result<(), Error> {
+        if self.inner.alive().is_ok() {
+            self.inner.lead.changes.step_down(STEP_DOWN_LIMIT).await;
+        }
         self.inner.end(Ended::Closed);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
         self.inner.peers.keep_only(|_| false);
         // Fails only when Raft has ended by itself before.
         let _ = self.inner.core.shutdown().await;
-        match self.inner.log.close().await {
+        let closed = self.inner.log.close().await;
+        self.inner.closed.store(true, Ordering::Release);
+        match closed {
             Ok(()) | Err(Error::Closed) => Ok(()),
             Err(error) => Err(error),
         }
@@ -171,6 +189,9 @@ impl Member {
 impl Member {
     /// Ends at once, as a crash would: what is under way is not waited for.
     pub fn abort(&self) {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return;
+        }
         self.inner.end(Ended::Closed);
         self.tasks.lock().abort_all();
         self.inner.peers.keep_only(|_| false);

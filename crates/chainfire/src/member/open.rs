@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
@@ -16,7 +17,9 @@ use super::identity::Identity;
 use super::lead::Lead;
 use super::leases::Leases;
 use super::options::Settled;
+use super::peer::network::Listener;
 use super::peer::serve::{Service, serve};
+use super::peer::tls::{Armour, Tls};
 use super::peers::Peers;
 use super::place::Taken;
 use super::proposer::Proposer;
@@ -28,6 +31,7 @@ use super::service::Served;
 use super::standing::Standing;
 use super::types::{Contact, Seat};
 use super::{Core, InitialState, Inner, Member, OpenError, Options, joining, leadership};
+use crate::log::Log;
 use crate::state::LeaseHook;
 
 /// Entries that stay in the log although they are in a snapshot, for members that are a little behind; as in etcd.
@@ -66,11 +70,7 @@ fn config(options: &Options, cluster: u64) -> Result<Config, OpenError> {
 }
 
 /// Who this member is: as its folder says, or else as it is told, checked against what others say.
-async fn identify(
-    settled: &Settled,
-    taken: &Taken,
-    armour: Option<&super::peer::tls::Armour>,
-) -> Result<Identity, OpenError> {
+async fn identify(settled: &Settled, taken: &Taken, armour: Option<&Armour>) -> Result<Identity, OpenError> {
     let options = &settled.options;
     if let Some(identity) = taken.identity().await? {
         let Options { name, initial_cluster_token, advertise_peer_urls, .. } = options;
@@ -94,16 +94,39 @@ impl Member {
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let settled = options.settle()?;
         let options = &settled.options;
-        let armour = options.tls.as_ref().map(super::peer::tls::Tls::armour).transpose()?;
+        let armour = options.tls.as_ref().map(Tls::armour).transpose()?;
         let taken = options.place.clone().take().await?;
         let identity = Arc::new(identify(&settled, &taken, armour.as_ref()).await?);
-        let leases = Arc::new(Leases::default());
+        let mut listeners = Vec::new();
+        for address in &settled.listen {
+            let listening = options.network.listen(address).await;
+            let listener = listening.map_err(|source| OpenError::Listen { address: address.to_string(), source })?;
+            listeners.push((listener, armour.clone().filter(|_| address.tls)));
+        }
         let log = taken.log(identity.cluster).await?;
+        let built = Self::build(&settled, armour, taken, identity, log.clone(), listeners).await;
+        if built.is_err() {
+            // So that the folder is free when this is answered.
+            let _ = log.close().await;
+        }
+        built
+    }
+
+    async fn build(
+        settled: &Settled,
+        armour: Option<Armour>,
+        taken: Taken,
+        identity: Arc<Identity>,
+        log: Log,
+        listeners: Vec<(Box<dyn Listener>, Option<Armour>)>,
+    ) -> Result<Self, OpenError> {
+        let options = &settled.options;
+        let leases = Arc::new(Leases::default());
         let hook = leases.clone();
         let hook = LeaseHook(Arc::new(move |changes| hook.changed(changes)));
         let state = match taken.state(hook.clone()).await {
             Err(OpenError::Store(damage @ Error::Corrupt { .. })) => {
-                let others = Others::of(&settled, &identity, armour.as_ref());
+                let others = Others::of(settled, &identity, armour.as_ref());
                 rebuild::state(damage, &taken, &log, hook, &others).await?
             }
             state => state?,
@@ -151,10 +174,7 @@ impl Member {
             inline: options.place.is_inline(),
         });
         let mut tasks = JoinSet::new();
-        for address in &settled.listen {
-            let listening = options.network.listen(address).await;
-            let listener = listening.map_err(|source| OpenError::Listen { address: address.to_string(), source })?;
-            let armour = armour.clone().filter(|_| address.tls);
+        for (listener, armour) in listeners {
             tasks.spawn(serve(listener, armour, served.clone()));
         }
         let inner = Arc::new(Inner {
@@ -170,47 +190,51 @@ impl Member {
             leases,
             lead,
             ended: watch::Sender::new(None),
+            closed: AtomicBool::new(false),
             _taken: taken,
         });
         tasks.spawn(leadership::follow(inner.clone()));
         tasks.spawn(leadership::expire(inner.clone()));
         tasks.spawn(leadership::upkeep(inner.clone()));
         tasks.spawn(leadership::publish(inner.clone(), options.name.clone(), options.advertise_client_urls.clone()));
-        tasks.spawn(changes.promote());
+        tasks.spawn(changes.look_after());
         let watching = inner.room.clone();
         tasks.spawn(watching.watch(me, inner.log.clone(), options.quota_bytes, inner.proposer.clone()));
-        begin(&inner, &mut tasks, options.election).await?;
-        Ok(Self { inner, tasks: Mutex::new(tasks) })
+        let member = Self { inner, tasks: Mutex::new(tasks) };
+        member.begin(options.election).await?;
+        Ok(member)
     }
-}
 
-/// The first members become a cluster; the only one that votes needs nobody's vote.
-async fn begin(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, election: Duration) -> Result<(), OpenError> {
-    let me = inner.identity.member;
-    let initialized = inner.core.is_initialized().await.map_err(|fatal| Error::storage("start Raft", fatal))?;
-    if initialized {
-        let mut voters = inner.standing.membership().membership().voter_ids().collect::<Vec<_>>();
-        voters.dedup();
-        if voters == [me] {
-            inner.core.trigger().elect(false).await.map_err(|fatal| Error::storage("start Raft", fatal))?;
+    /// The first members become a cluster; the only one that votes needs nobody's vote.
+    async fn begin(&self, election: Duration) -> Result<(), OpenError> {
+        let inner = &self.inner;
+        let me = inner.identity.member;
+        let initialized = inner.core.is_initialized().await.map_err(|fatal| Error::storage("start Raft", fatal))?;
+        if initialized {
+            let membership = inner.standing.membership();
+            let mut voters = membership.voter_ids();
+            if voters.next() == Some(me) && voters.next().is_none() {
+                let elected = inner.core.trigger().elect(false).await;
+                elected.map_err(|fatal| Error::storage("start Raft", fatal))?;
+            }
+            return Ok(());
         }
-        return Ok(());
+        let seats = inner.identity.initial.iter().map(|(id, initial)| {
+            let peer_urls = initial.peer_urls.clone();
+            (*id, Seat { contact: Contact { peer_urls, ..Contact::default() }, to_vote: false })
+        });
+        let seats: BTreeMap<_, _> = seats.collect();
+        // All may begin, with the same; one after the other, so that they do not all ask for votes at once.
+        let Some(rank) = seats.keys().position(|id| *id == me) else { return Ok(()) };
+        let beginning = inner.clone();
+        self.tasks.lock().spawn(async move {
+            tokio::time::sleep(election * rank as u32).await;
+            match beginning.core.initialize(seats).await {
+                // Somebody else was first, and this member has heard of it.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => tracing::error!(%error, "the cluster could not be begun"),
+            }
+        });
+        Ok(())
     }
-    let seats = inner.identity.initial.iter().map(|(id, initial)| {
-        let peer_urls = initial.peer_urls.clone();
-        (*id, Seat { contact: Contact { peer_urls, ..Contact::default() }, to_vote: false })
-    });
-    let seats: BTreeMap<_, _> = seats.collect();
-    // All may begin, with the same; one after the other, so that they do not all ask for votes at once.
-    let Some(rank) = seats.keys().position(|id| *id == me) else { return Ok(()) };
-    let beginning = inner.clone();
-    tasks.spawn(async move {
-        tokio::time::sleep(election * rank as u32).await;
-        match beginning.core.initialize(seats).await {
-            // Somebody else was first, and this member has heard of it.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => tracing::error!(%error, "the cluster could not be begun"),
-        }
-    });
-    Ok(())
 }

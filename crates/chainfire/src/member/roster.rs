@@ -107,6 +107,11 @@ pub fn publish(
     Ok(Some(ChangeMembers::SetNodes(BTreeMap::from([(id, Seat { contact, ..seat.clone() })]))))
 }
 
+/// Two sets of voters agree on everything while one takes over from the other. What ends that, when it has not ended.
+pub fn unfinished(members: &Members) -> Option<Step> {
+    (members.get_joint_config().len() > 1).then(|| ChangeMembers::AddVoterIds(BTreeSet::new()))
+}
+
 /// The first one that was added as a voter and has caught up.
 pub fn promotable(members: &Members, progress: impl Fn(MemberId) -> Option<(u64, u64)>) -> Option<(MemberId, Step)> {
     let caught_up = |id: MemberId| progress(id).is_some_and(|(has, of)| has.saturating_add(LAG_MAX) >= of);
@@ -207,6 +212,14 @@ mod tests {
         assert!(matches!(decided(&two, add("http://new:1", false)), Err(MemberError::Unhealthy)));
         assert!(decided(&two, MemberChange::Remove(2)).is_ok());
         assert!(matches!(decided(&two, MemberChange::Remove(1)), Err(MemberError::Unhealthy)));
+    }
+
+    #[test]
+    fn a_change_that_stands_still_is_finished() {
+        assert!(unfinished(&members(&[1, 2], &[])).is_none());
+        let nodes: BTreeMap<_, _> = [1, 2].map(|id| (id, seat(id, true))).into();
+        let joint = Membership::new(vec![BTreeSet::from([1]), BTreeSet::from([1, 2])], nodes).unwrap();
+        assert!(matches!(unfinished(&joint), Some(ChangeMembers::AddVoterIds(ids)) if ids.is_empty()));
     }
 
     #[test]

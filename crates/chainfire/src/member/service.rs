@@ -51,15 +51,6 @@ impl Served {
         }
     }
 
-    /// Of the entry of the log after which the one who asks is no member, when there is one.
-    fn expelled(&self, hello: &Hello) -> Option<u64> {
-        let from = hello.from?;
-        let committed = self.standing.committed();
-        let since = committed.log_id().as_ref()?.index;
-        let known = committed.get_node(&from).is_some() || self.standing.membership().get_node(&from).is_some();
-        (!known).then_some(since)
-    }
-
     async fn heartbeat(&self, request: AppendEntriesRequest<Types>) -> Answered {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
@@ -103,7 +94,7 @@ impl Service for Served {
             }
             _ => {}
         }
-        if let Some(since) = self.expelled(hello) {
+        if let Some(since) = hello.from.and_then(|from| self.standing.expelled(from)) {
             return Answered::Denied(Denial::NotMember { since });
         }
         match question {

@@ -90,6 +90,15 @@ impl Standing {
         StoredMembershipOf::<Types>::new(*committed.log_id(), committed.membership().clone())
     }
 
+    /// Of the entry of the log after which `id` is no member; `None` when it is one, or nothing was agreed on yet.
+    pub fn expelled(&self, id: MemberId) -> Option<u64> {
+        let server = self.server.borrow_watched();
+        let committed = &server.committed_membership_config;
+        let since = committed.log_id().as_ref()?.index;
+        let known = committed.get_node(&id).is_some() || server.membership_config.get_node(&id).is_some();
+        (!known).then_some(since)
+    }
+
     pub fn route(&self) -> Route {
         match self.leader() {
             Some(leader) if leader == self.me => {

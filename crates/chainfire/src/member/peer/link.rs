@@ -39,6 +39,9 @@ const OPEN_MAX: usize = 16 * 1024;
 /// Bytes that are collected before they are written.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// To connect. A way that was cut and is whole again is found by the next attempt.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
 /// Between two attempts to connect; doubles from the first to the second number while they fail.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -117,7 +120,8 @@ pub async fn open(
     let mut why = "no address of it is known".to_owned();
     for address in addresses {
         let opening = async {
-            let mut pipe = network.connect(address).await?;
+            let connected = timeout(CONNECT_MAX, network.connect(address)).await;
+            let mut pipe = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             if address.tls {
                 let armour = armour.ok_or_else(|| io::Error::other("its address is https, and TLS is not set up"))?;
                 pipe = armour.connect(&address.host, pipe).await?;
