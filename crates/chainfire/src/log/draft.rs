@@ -102,7 +102,7 @@ impl Draft {
         }
         let id = entry.log_id;
         // What was asked has no hole, and this is what was asked.
-        debug_assert!(self.marks.clone().append(id).is_ok());
+        debug_assert!(self.marks.clone().append(id).is_ok(), "{id:?} after {:?}", self.marks);
         self.marks.last = Some(id);
         self.accept(
             &put,

@@ -13,24 +13,25 @@ use super::medium::is_full;
 pub struct Failure {
     kind: io::ErrorKind,
     message: Arc<str>,
+    closed: bool,
 }
 
 impl Failure {
     pub fn new(act: &'static str, error: &io::Error) -> Self {
-        Self { kind: error.kind(), message: format!("the log failed to {act}: {error}").into() }
+        Self { kind: error.kind(), message: format!("the log failed to {act}: {error}").into(), closed: false }
     }
 
     pub fn closed() -> Self {
-        Self { kind: io::ErrorKind::NotConnected, message: "the log is closed".into() }
+        Self { kind: io::ErrorKind::NotConnected, message: "the log is closed".into(), closed: true }
     }
 
     /// Whoever wrote is gone and left things undone.
     pub fn abandoned() -> Self {
-        Self { kind: io::ErrorKind::BrokenPipe, message: "the log's writer ended".into() }
+        Self { kind: io::ErrorKind::BrokenPipe, message: "the log's writer ended".into(), closed: false }
     }
 
     pub fn is_closed(&self) -> bool {
-        self.kind == io::ErrorKind::NotConnected
+        self.closed
     }
 
     pub fn to_io(&self) -> io::Error {
@@ -39,8 +40,8 @@ impl Failure {
 
     pub fn to_error(&self) -> Error {
         match self.kind {
+            _ if self.closed => Error::Closed,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
-            io::ErrorKind::NotConnected => Error::Closed,
             _ => Error::storage("write the log", self.to_io()),
         }
     }

@@ -231,3 +231,29 @@ pub struct Mark {
     pub synced: u32,
     pub marks: super::marks::Marks,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_at_its_place_only() {
+        let mut out = vec![0; 64];
+        let sum = put(&mut out, 0, 7, 99, Kind::Entry, &"content").unwrap();
+        let record = read(&out[64..], 7, 64).unwrap();
+        assert_eq!((record.kind, record.previous_sum, record.sum), (Some(Kind::Entry), 99, sum));
+        assert_eq!(postcard::from_bytes(record.body), Ok("content"));
+        assert_eq!(record.end, out.len());
+        assert_eq!(read(&out[64..], 8, 64), Err(Flaw::Head));
+        assert_eq!(read(&out[64..], 7, 80), Err(Flaw::Head));
+        assert_eq!(read(&out[64..out.len() - 1], 7, 64), Err(Flaw::Body { end: out.len() }));
+    }
+
+    /// Neither the check nor the sum is taken from nothing.
+    #[test]
+    fn zeros_are_no_record() {
+        assert_eq!(read(&[0; 4096], 0, 64), Err(Flaw::Head));
+        assert_eq!(read(&[], 0, 64), Err(Flaw::Head));
+        assert_eq!(Header::decode(&[0; 64]), Err(HeaderFlaw::Damaged));
+    }
+}

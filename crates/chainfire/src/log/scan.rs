@@ -7,9 +7,9 @@
 //! whole lies, some sector has nothing but zeros from there on. A flaw without one is damage.
 //!
 //! ```text
-//!   flaw ─▶ below what a mark (before or behind it) says was synced? ─▶ corrupt
-//!        ─▶ its sectors were all written?                           ─▶ corrupt
-//!        ─▶ else it was never acknowledged                          ─▶ cut off, and all behind it
+//!   flaw ─▶ below what a mark behind it says was synced? ─▶ corrupt
+//!        ─▶ its sectors were all written?                ─▶ corrupt
+//!        ─▶ else it was never acknowledged               ─▶ cut off, and all behind it
 //! ```
 //!
 //! What cannot be known: whether sectors of zeros at the very end are missing from a write that was never acknowledged,
@@ -50,6 +50,9 @@ pub struct Recovered {
     /// Segments that nothing refers to any more: a purge was cut short.
     pub forgotten: Vec<String>,
 }
+
+/// No log gets that far, and one entry more is still a number.
+const INDEX_MAX: u64 = u64::MAX / 2;
 
 pub fn name(sequence: u64) -> String {
     format!("{sequence:016x}.log")
@@ -146,8 +149,8 @@ fn open(medium: &dyn Medium, name: &str, cluster: u64) -> Result<Opened, Error> 
     if cluster != 0 && header.cluster != 0 && header.cluster != cluster {
         return Err(corrupt(&path, 0, &format!("it belongs to cluster {:x} and not to {cluster:x}", header.cluster)));
     }
-    if header.bytes > u64::from(u32::MAX) {
-        return Err(corrupt(&path, 0, "the segment is longer than one can be"));
+    if !(HEADER_BYTES as u64..=u64::from(u32::MAX)).contains(&header.bytes) {
+        return Err(corrupt(&path, 0, "the segment has a length that none can have"));
     }
     if length < header.bytes {
         return Err(corrupt(
@@ -226,7 +229,7 @@ impl Replay {
             if until.is_some() || end.offset == HEADER_BYTES {
                 return Err(damaged(end.offset, "a record is damaged"));
             }
-            if let ControlFlow::Break(what) = torn(&bytes, segment.sequence, end.offset, flaw, end.synced) {
+            if let ControlFlow::Break(what) = torn(&bytes, segment.sequence, end.offset, flaw) {
                 return Err(damaged(end.offset, &what));
             }
             break;
@@ -244,6 +247,9 @@ impl Replay {
             return Err("the segment does not begin with a mark".into());
         }
         let index = id.index;
+        if index > INDEX_MAX {
+            return Err(format!("{index} is no entry"));
+        }
         self.marks.append(id).map_err(|hole| format!("entry {index} is where {} should be", hole.next))?;
         self.index.push(segment, index, offset as u32, end as u32);
         Ok(())
@@ -252,6 +258,10 @@ impl Replay {
     /// How far the segment is known to have been synced.
     fn mark(&mut self, body: &[u8], offset: usize) -> Result<usize, String> {
         let mark: Mark = postcard::from_bytes(body).map_err(|error| format!("a mark is malformed: {error}"))?;
+        let ids = [&mark.marks.committed, &mark.marks.purged, &mark.marks.last];
+        if ids.into_iter().flatten().any(|id| id.index > INDEX_MAX) {
+            return Err("a mark names an entry that is none".into());
+        }
         if self.begun {
             let mut marks = self.marks.clone();
             if let Some(purged) = mark.marks.purged {
@@ -278,10 +288,7 @@ impl Replay {
 }
 
 /// Breaks with what is wrong when the flaw at `offset` is not what a power cut leaves.
-fn torn(bytes: &[u8], sequence: u64, offset: usize, flaw: Flaw, synced: usize) -> ControlFlow<String> {
-    if offset < synced {
-        return ControlFlow::Break(format!("a record is damaged that was synced: a mark says so up to byte {synced}"));
-    }
+fn torn(bytes: &[u8], sequence: u64, offset: usize, flaw: Flaw) -> ControlFlow<String> {
     for at in (offset + ALIGN..bytes.len()).step_by(ALIGN) {
         if format::head(&bytes[at..], sequence, at).is_some()
             && let Ok(record) = format::read(&bytes[at..], sequence, at)

@@ -91,6 +91,25 @@ async fn a_new_leader_takes_entries_back_and_puts_its_own() {
     assert_eq!(contents(&open(&disk).unwrap()).await.unwrap().entries, [put(4, 0, "four")]);
 }
 
+/// The entries that are taken back are written after that was asked, and then lie where the new ones will be looked for.
+#[tokio::test(start_paused = true)]
+async fn entries_that_were_taken_back_are_not_read_while_they_are_still_being_written() {
+    let disk = Disk::new();
+    let mut log = open(&disk).unwrap();
+    disk.set_lag(Duration::from_secs(1));
+    let _first = append(&log, (0..12).map(|index| put(1, index, vec![1; 400])).collect()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    log.truncate_after(Some(id(1, 4))).await.unwrap();
+    let mut second = append(&log, (5..12).map(|index| put(2, index, vec![2; 400])).collect()).await.unwrap();
+    let expected = contents(&log).await.unwrap();
+    assert_eq!(expected.entries[5..], (5..12).map(|index| put(2, index, vec![2; 400])).collect::<Vec<_>>());
+    while second.try_recv().is_err() {
+        assert_eq!(contents(&log).await.unwrap(), expected);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(contents(&log).await.unwrap(), expected);
+}
+
 #[tokio::test]
 async fn purged_entries_give_their_room_back() {
     let disk = Disk::new();
@@ -118,6 +137,21 @@ async fn purged_entries_give_their_room_back() {
     let contents = contents(&log).await.unwrap();
     assert_eq!((contents.purged, contents.last), (Some(id(2, 1000)), Some(id(2, 1001))));
     assert_eq!(contents.entries, [put(2, 1001, "")]);
+}
+
+#[tokio::test]
+async fn what_is_purged_in_the_newest_segment_stays_purged() {
+    let disk = Disk::new();
+    let mut log = open(&disk).unwrap();
+    append_synced(&log, (0..5).map(|index| put(1, index, "x")).collect()).await;
+    for purged in [id(1, 2), id(1, 4), id(2, 9)] {
+        log.purge(purged).await.unwrap();
+        let expected = contents(&log).await.unwrap();
+        assert_eq!(expected.purged, Some(purged));
+        log.close().await.unwrap();
+        log = open(&disk).unwrap();
+        assert_eq!(contents(&log).await.unwrap(), expected);
+    }
 }
 
 #[tokio::test]

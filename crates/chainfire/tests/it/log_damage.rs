@@ -206,13 +206,51 @@ async fn a_file_that_is_too_short_or_missing_or_in_a_wrong_place_is_refused() {
     assert!(refused(&look(&swapped).await.unwrap_err()));
     // Another log's, whole in itself.
     let other = Disk::new();
-    let log = filled(&other, 4096).await;
-    log.clone().save_vote(&vote(7)).await.unwrap();
-    log.close().await.unwrap();
+    open(&other).unwrap().save_vote(&vote(9)).await.unwrap();
+    filled(&other, 4096).await.close().await.unwrap();
     let mut mixed = files.clone();
     mixed.insert(names[1].clone(), other.files()[&names[1]].clone());
-    let error = look(&mixed).await.err();
-    assert!(error.as_ref().is_none_or(refused), "{error:?}");
+    assert!(refused(&look(&mixed).await.unwrap_err()));
+}
+
+/// A whole record that was never written after the one before it.
+#[tokio::test]
+async fn a_record_that_is_not_the_next_link_of_the_chain_is_refused() {
+    let disk = Disk::new();
+    filled(&disk, 16_384).await.close().await.unwrap();
+    let mut files = disk.files();
+    files.remove("spare");
+    let (name, content) = files.pop_last().unwrap();
+    let (header, _) = format::Header::decode(&content).unwrap();
+    let end = end(&content);
+    let mut out = content[..end].to_vec();
+    format::put(&mut out, 0, header.sequence, 12345, format::Kind::Entry, &put(2, 13, "stale")).unwrap();
+    out.extend_from_slice(&content[out.len()..]);
+    files.insert(name, out);
+    let error = look(&files).await.unwrap_err();
+    assert!(refused(&error) && error.to_string().contains("does not follow"), "{error}");
+}
+
+/// A tear cannot have taken what was noted.
+#[tokio::test]
+async fn a_sector_that_vanishes_below_a_note_is_refused() {
+    let disk = Disk::new();
+    let log = filled(&disk, 16_384).await;
+    append_synced(&log, (13..16).map(|index| put(2, index, vec![index as u8; 600])).collect()).await;
+    log.close().await.unwrap();
+    let mut files = disk.files();
+    files.remove("spare");
+    let (name, content) = files.pop_last().unwrap();
+    let sectors = end(&content) / 512;
+    assert!(sectors > 4);
+    // The last whole sector is the note's own.
+    for sector in 0..sectors - 1 {
+        let mut damaged = content.clone();
+        damaged[sector * 512..][..512].fill(0);
+        files.insert(name.clone(), damaged);
+        let error = look(&files).await.unwrap_err();
+        assert!(refused(&error), "sector {sector}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! A sector that was written several times since the last sync may come back as any of what it was: as of the sync, or
 //! after any of the writes. Sectors are torn apart from each other, in any order. Names that were made or changed since
-//! the last sync of names come back in order, up to some point; removals come back each by itself.
+//! the last sync of names come back in order, up to some point; removals come back each by itself. A sync that fails
+//! forgets what it should have written, as kernels do: the next one answers well and does not write it either, although
+//! it can be read until the power goes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +40,7 @@ struct Inner {
     capacity_bytes: Option<u64>,
     lag: Duration,
     lies: bool,
+    syncs_fail: bool,
     counts: Counts,
 }
 
@@ -96,6 +99,11 @@ impl Disk {
     /// Syncs answer well and do nothing: to prove that a check finds losses.
     pub fn lie(&self, lies: bool) {
         self.inner.lock().lies = lies;
+    }
+
+    /// Syncs of files fail from now on; everything else works.
+    pub fn fail_syncs(&self, fail: bool) {
+        self.inner.lock().syncs_fail = fail;
     }
 
     /// Room for so many bytes of files; `None` for any.
@@ -355,10 +363,15 @@ impl Blob for Handle {
         if inner.lies {
             return Ok(());
         }
+        let fails = inner.syncs_fail;
         let file = inner.files.get_mut(&self.file).ok_or_else(Self::gone)?;
-        file.versions.clear();
-        file.durable = file.cached.clone();
-        Ok(())
+        for (sector, mut versions) in std::mem::take(&mut file.versions) {
+            if let Some(newest) = versions.pop().filter(|_| !fails) {
+                let start = sector * SECTOR_BYTES;
+                file.durable[start..start + newest.len()].copy_from_slice(&newest);
+            }
+        }
+        if fails { Err(io::Error::other("the disk did not take it")) } else { Ok(()) }
     }
 
     fn free_after(&self, _offset: u64) {}
