@@ -18,6 +18,9 @@ pub enum OpenError {
     Certificate { what: String, reason: String },
     #[error("cannot connect to PostgreSQL: {reason}")]
     Connect { reason: String },
+    /// A user, a password or a database that the server does not take: waiting does not help.
+    #[error("PostgreSQL does not let the store in: {reason}")]
+    Denied { reason: String },
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
     #[error("this server is PostgreSQL {found}, at least {least} is needed")]
@@ -46,6 +49,18 @@ pub fn told(error: &tokio_postgres::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+impl OpenError {
+    pub(crate) fn connecting(error: &tokio_postgres::Error) -> Self {
+        let reason = told(error);
+        // Class 28 is "invalid authorization specification".
+        let denied = error.code().is_some_and(|code| {
+            let lacking = [SqlState::INVALID_CATALOG_NAME, SqlState::INSUFFICIENT_PRIVILEGE];
+            code.code().starts_with("28") || lacking.contains(code)
+        });
+        if denied { Self::Denied { reason } } else { Self::Connect { reason } }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

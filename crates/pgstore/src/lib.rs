@@ -9,7 +9,7 @@
 //!          ── txn, lease_*, compact ──▶ queue ──▶ writer: all that wait in one transaction of the database
 //!                                                  lock head, load what they touch     (first round trip)
 //!                                                  store::apply in memory
-//!                                                  write the difference, NOTIFY, COMMIT (second)
+//!                                                  write the difference, COMMIT, NOTIFY (second)
 //!                                                     │
 //!   watchers ◀── feed ◀── follower: in revision order ◀┴─ its own commits, NOTIFY, a timer ── the table
 //!

@@ -59,10 +59,8 @@ impl Door {
     pub async fn open(address: Address) -> Result<(Self, Revision), OpenError> {
         let tls = Tls::new(&address.ssl)?;
         let connecting = async {
-            let (client, connection) = address.config.connect(tls.clone()).await.map_err(|error| {
-                let reason = told(&error);
-                OpenError::Connect { reason }
-            })?;
+            let connected = address.config.connect(tls.clone()).await;
+            let (client, connection) = connected.map_err(|error| OpenError::connecting(&error))?;
             let driver = tokio::spawn(connection).abort_handle();
             let opened = schema::open(&client, &address.schema).await;
             drop(client);

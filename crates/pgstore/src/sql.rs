@@ -106,9 +106,12 @@ pub const WRITE: &str = "WITH gone AS (\
     SELECT * FROM unnest($5::bigint[], $6::int[], $7::bytea[], $8::bytea[], $9::bigint[], $10::bigint[], \
                          $11::bigint[], $12::bigint[])";
 
-/// `$1` newest, `$2` compacted, `$3` the channel.
-pub const ADVANCE: &str = "WITH h AS (UPDATE head SET newest = $1::bigint, compacted = $2::bigint RETURNING newest) \
-                           SELECT pg_notify($3::text, newest::text) FROM h";
+/// `$1` newest, `$2` compacted.
+pub const ADVANCE: &str = "UPDATE head SET newest = $1::bigint, compacted = $2::bigint";
+
+/// `$1` the channel, `$2` the newest revision. A transaction of its own after the commit: one that notifies holds a lock
+/// of the whole server while it commits, and one that cannot notify would not commit.
+pub const NOTIFY: &str = "SELECT pg_notify($1::text, $2::text)";
 
 /// Leases `$1` with times to live `$2` begin their time now; leases `$3` are gone.
 pub const TERMS_WRITE: &str = "WITH gone AS (DELETE FROM leases WHERE id = ANY($3::bigint[])) \

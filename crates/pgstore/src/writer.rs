@@ -5,14 +5,14 @@
 //! of the database's log, and processes take turns at the lock for two round trips each.
 //!
 //! ```text
-//!   wait ──▶ BEGIN, lock, load ──▶ apply each ──▶ write, NOTIFY, COMMIT ──▶ feed ──▶ answers ──▶ wait
+//!   wait ──▶ BEGIN, lock, load ──▶ apply each ──▶ write, COMMIT, NOTIFY ──▶ feed ──▶ answers ──▶ wait
 //!              │ failed: nothing was done            │ failed: undone, if the server says so; else nobody knows
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{FutureExt, try_join_all};
 use store::apply::{self, Applied};
 use store::select::Rows;
 use store::{Batch, Error, Lease, LeaseId, Revision, Txn, TxnAnswer, WatchEvent, admit};
@@ -37,8 +37,8 @@ const BATCH_MAX: usize = 512;
 /// Bytes of requests after which no more are taken into one.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Committed batches that the follower has not taken yet; beyond that it reads them from the table.
-pub const TOLD_MAX: usize = 64;
+/// Committed transactions that the follower has not taken yet; beyond that it reads them from the table.
+pub const TOLD_MAX: usize = 8;
 
 /// For locking and loading: the server gives up waiting for the lock before that.
 const LOAD_MAX: Duration = Duration::from_secs(20);
@@ -93,6 +93,8 @@ pub struct Writer {
     channel: String,
     session: Option<Ready>,
     backoff: Backoff,
+    /// Has been said, and need not be said for every request.
+    failing: bool,
 }
 
 /// A session with the statements of every batch prepared.
@@ -102,6 +104,7 @@ struct Ready {
     load: tokio_postgres::Statement,
     write: tokio_postgres::Statement,
     advance: tokio_postgres::Statement,
+    notify: tokio_postgres::Statement,
 }
 
 /// How a batch ended.
@@ -117,7 +120,7 @@ enum End {
 impl Writer {
     pub fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Request>, told: mpsc::Sender<Vec<Batch>>) -> Self {
         let channel = shared.door.channel();
-        Self { shared, queue, told, channel, session: None, backoff: Backoff::new() }
+        Self { shared, queue, told, channel, session: None, backoff: Backoff::new(), failing: false }
     }
 
     /// Until every sender is gone and all they sent is done.
@@ -157,6 +160,9 @@ impl Writer {
         let error = match end {
             End::Committed(batches) => {
                 self.backoff = Backoff::new();
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("PostgreSQL takes requests again");
+                }
                 if requests.iter().any(|request| matches!(request.work, Work::Compact(_))) {
                     self.shared.compacted.notify_one();
                 }
@@ -170,7 +176,9 @@ impl Writer {
                 return Vec::new();
             }
             End::Undone(failure) => {
-                tracing::warn!(%failure, "PostgreSQL did not take {} requests; nothing was done", requests.len());
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%failure, "PostgreSQL does not take requests; nothing is done");
+                }
                 if requests.len() > 1 && failure.spares_session() && failure.kind == Kind::Refused {
                     return requests;
                 }
@@ -196,12 +204,12 @@ impl Writer {
         self.backoff.wait().await;
         let connecting = async {
             let session = self.shared.door.session().await?;
-            let texts = [sql::LOCK, &sql::LOAD, sql::WRITE, sql::ADVANCE];
+            let texts = [sql::LOCK, &sql::LOAD, sql::WRITE, sql::ADVANCE, sql::NOTIFY];
             let statements = try_join_all(texts.map(|text| session.prepared(text))).await?;
-            let Ok([lock, load, write, advance]) = <[_; 4]>::try_from(statements) else {
+            let Ok([lock, load, write, advance, notify]) = <[_; 5]>::try_from(statements) else {
                 return Err(Failure::broken("a statement was not prepared"));
             };
-            Ok(Ready { session, lock, load, write, advance })
+            Ok(Ready { session, lock, load, write, advance, notify })
         };
         let ready = timeout(ANSWER_MAX, connecting).await.unwrap_or_else(|_| Err(Failure::timed_out()));
         ready.inspect_err(|_| self.backoff.failed())
@@ -392,7 +400,7 @@ impl Ready {
         let gone: Vec<i64> = gone.iter().map(|id| id.0).collect();
         let columns = Columns::of(&draft.difference);
         let (newest, compacted) = (sql::number(draft.newest().0), sql::number(draft.compacted().0));
-        let (terms, written, advanced, committed) = tokio::join!(
+        let (terms, written, advanced, committed, ()) = tokio::join!(
             biased;
             async {
                 match &terms {
@@ -408,11 +416,18 @@ impl Ready {
             },
             async {
                 if draft.moved() {
-                    return self.session.query(&self.advance, &[&newest, &compacted, &channel]).await;
+                    return self.session.execute(&self.advance, &[&newest, &compacted]).await;
                 }
-                Ok(Vec::new())
+                Ok(0)
             },
             self.session.run("COMMIT"),
+            async {
+                if !columns.is_empty() {
+                    // Sent, and not waited for: one that is lost only delays.
+                    let told = newest.to_string();
+                    drop(self.session.query(&self.notify, &[&channel, &told]).now_or_never());
+                }
+            },
         );
         // The first of them to fail says what became of the transaction; the ones after it only follow.
         if let Some(failure) = terms.err().or(written.err()).or(advanced.err()) {

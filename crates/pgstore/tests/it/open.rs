@@ -24,12 +24,12 @@ async fn who_is_not_let_in_is_told_why() {
     let guarded = server.url_as(server::GUARDED, server::PASSWORD, "postgres", &options);
     put(&*open(&guarded).await, "k", "v").await;
     let error = refused(&server.url_as(server::GUARDED, "wrong", "postgres", "sslmode=disable")).await;
-    assert!(matches!(&error, OpenError::Connect { reason } if reason.contains("password")), "{error}");
+    assert!(matches!(&error, OpenError::Denied { reason } if reason.contains("password")), "{error}");
     let error = refused(&server.url_as("photon", "", "nowhere", "sslmode=disable")).await;
-    assert!(error.to_string().contains("\"nowhere\" does not exist"), "{error}");
+    assert!(matches!(&error, OpenError::Denied { reason } if reason.contains("\"nowhere\"")), "{error}");
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = refused(&format!("postgres://me:secret@127.0.0.1:{free}/db")).await;
-    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(matches!(&error, OpenError::Connect { reason } if reason.contains("refused")), "{error}");
     assert!(!format!("{error:?}").contains("secret"));
 }
 
