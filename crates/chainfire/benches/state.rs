@@ -1,7 +1,7 @@
 //! How fast entries are applied, and what they cost: `cargo bench -p chainfire --bench state`.
 //!
 //! For each batch size: random keys put once, then the same keys put again, 256-byte values. After `--`, `gather=MIB`,
-//! `cache=MIB`, `table=MIB` and `batch=N` choose other options.
+//! `cache=MIB`, `recent=MIB`, `table=MIB` and `batch=N` choose other options.
 
 use std::time::Duration;
 
@@ -47,9 +47,12 @@ fn chosen(name: &str) -> Option<u64> {
 fn options() -> Options {
     let mut options = Options::default();
     let tree = &mut options.tree;
-    for (name, bytes) in
-        [("gather", &mut tree.gather_bytes), ("cache", &mut tree.cache_bytes), ("table", &mut tree.table_bytes)]
-    {
+    for (name, bytes) in [
+        ("gather", &mut tree.gather_bytes),
+        ("cache", &mut tree.cache_bytes),
+        ("recent", &mut tree.recent_bytes),
+        ("table", &mut tree.table_bytes),
+    ] {
         if let Some(mib) = chosen(name) {
             *bytes = mib << 20;
         }

@@ -98,6 +98,12 @@ pub fn row_into(out: &mut Vec<u8>, kv: &KeyValue) {
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
+/// When a sealed row was put, by what it says before it is checked.
+pub fn put_at(sealed: &[u8]) -> Option<Revision> {
+    let (_, rest) = sealed.split_at_checked(1 + 8)?;
+    rest.first_chunk::<8>().map(|revision| Revision(u64::from_le_bytes(*revision)))
+}
+
 pub fn tombstone(key: &[u8]) -> Vec<u8> {
     seal(key, vec![TOMBSTONE])
 }
@@ -140,8 +146,9 @@ fn words<const N: usize>(mut body: &[u8]) -> Result<([u64; N], &[u8]), Damaged> 
     Ok((words, body))
 }
 
-pub fn traced(revision: Revision, events: &[WatchEvent]) -> Vec<u8> {
-    let mut body = vec![TRACED];
+/// Into an empty buffer that is used again and again.
+pub fn traced_into(body: &mut Vec<u8>, revision: Revision, events: &[WatchEvent]) {
+    body.push(TRACED);
     for event in events {
         body.push(match event.kind {
             EventKind::Put => PUT,
@@ -154,7 +161,8 @@ pub fn traced(revision: Revision, events: &[WatchEvent]) -> Vec<u8> {
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(key);
     }
-    seal(&revision.0.to_le_bytes(), body)
+    let crc = crc(&revision.0.to_le_bytes(), body);
+    body.extend_from_slice(&crc.to_le_bytes());
 }
 
 pub fn trace(revision: Revision, sealed: &[u8]) -> Result<Vec<Traced>, Damaged> {
@@ -272,7 +280,8 @@ mod tests {
     #[test]
     fn traced_changes_and_plain_bytes_come_back_as_they_were() {
         let event = |previous| WatchEvent { kind: EventKind::Put, kv: kv(), previous };
-        let sealed = traced(Revision(9), &[event(None), event(Some(kv()))]);
+        let mut sealed = Vec::new();
+        traced_into(&mut sealed, Revision(9), &[event(None), event(Some(kv()))]);
         let before: Vec<_> = trace(Revision(9), &sealed).unwrap().into_iter().map(|change| change.before).collect();
         assert_eq!(before, [Revision::ZERO, Revision(5)]);
         assert!(trace(Revision(8), &sealed).is_err());

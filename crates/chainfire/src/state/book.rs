@@ -8,11 +8,12 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use store::{Error, Lease, LeaseId};
 
-use super::disk::Disk;
+use super::disk::{Disk, Items};
 use super::draft::Draft;
 use super::keys;
 use super::look::Look;
 use super::marks::Marks;
+use super::recent::Recent;
 use super::reclaim::Reclaim;
 use super::seen::{Seen, Seq};
 use crate::door::host::System;
@@ -24,6 +25,7 @@ pub struct Book {
     /// For messages; empty when the tree is not in files.
     pub path: PathBuf,
     pub seen: Arc<Seen>,
+    pub recent: Recent,
     /// Every lease with its seconds.
     pub leases: RwLock<BTreeMap<LeaseId, u64>>,
     pub system: RwLock<Arc<System>>,
@@ -41,7 +43,13 @@ struct Writing {
 
 impl Book {
     /// `disk` was opened with `seen`, which this sets to what is there, visible from `visible` on.
-    pub fn open(disk: Box<dyn Disk>, path: PathBuf, seen: Arc<Seen>, visible: Seq) -> Result<Self, Error> {
+    pub fn open(
+        disk: Box<dyn Disk>,
+        path: PathBuf,
+        seen: Arc<Seen>,
+        visible: Seq,
+        recent: Recent,
+    ) -> Result<Self, Error> {
         contained(&path.clone(), || {
             let marks = match disk.get(&keys::marks(), visible)? {
                 Some(sealed) => Marks::decode(&sealed).map_err(|error| match error {
@@ -63,6 +71,7 @@ impl Book {
                 disk,
                 path,
                 seen,
+                recent,
                 leases: RwLock::new(leases),
                 system: RwLock::new(Arc::new(system)),
                 writing: Mutex::new(Writing { broken: None, sealed: Some(marks) }),
@@ -169,12 +178,24 @@ impl View {
     }
 
     pub fn look(&self) -> Look<'_> {
-        Look { disk: &*self.book.disk, at: self.seq, newest: self.marks.revision, compacted: self.marks.compacted }
+        Look {
+            disk: &*self.book.disk,
+            recent: &self.book.recent,
+            at: self.seq,
+            newest: self.marks.revision,
+            compacted: self.marks.compacted,
+        }
     }
 
     /// Runs `read` on this moment; a damaged file is an error that names it.
     pub fn read<T>(&self, read: impl FnOnce(&mut Look<'_>) -> Result<T, Error>) -> Result<T, Error> {
         contained(self.path(), || read(&mut self.look()))
+    }
+
+    /// Everything there is; goes on after this moment was closed.
+    pub fn frozen(&self) -> Items {
+        let items = contained(self.path(), || Ok(self.book.disk.frozen(&[], &[u8::MAX], self.seq)));
+        items.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
     }
 
     pub fn path(&self) -> &Path {

@@ -28,6 +28,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Keys from `from`, included, up to `to`, excluded, with their newest values below `at`.
     fn range(&self, from: &[u8], to: &[u8], at: Seq) -> Items;
 
+    /// As [`Disk::range`], but holds what it needs by itself: the moment may be closed.
+    fn frozen(&self, from: &[u8], to: &[u8], at: Seq) -> Items;
+
     /// Higher than any before.
     fn next_seq(&self) -> Seq;
 

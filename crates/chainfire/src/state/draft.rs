@@ -116,7 +116,9 @@ impl<'b> Draft<'b> {
         let revision = self.marks.revision.next();
         for (chunk, events) in (0..).zip(events.chunks(LOG_CHUNK_EVENTS)) {
             let entry = Slice::from(&keys::log(revision, chunk)[..]);
-            self.book.disk.put(entry, Slice::from(record::traced(revision, events)), self.seq);
+            self.scratch.clear();
+            record::traced_into(&mut self.scratch, revision, events);
+            self.book.disk.put(entry, Slice::from(&self.scratch[..]), self.seq);
         }
         self.marks.revision = revision;
         self.unlogged = false;
@@ -205,18 +207,24 @@ impl<'b> Draft<'b> {
     }
 
     fn look(&self) -> Look<'_> {
-        Look { disk: &*self.book.disk, at: EVERYTHING, newest: self.marks.revision, compacted: self.marks.compacted }
+        Look {
+            disk: &*self.book.disk,
+            recent: &self.book.recent,
+            at: EVERYTHING,
+            newest: self.marks.revision,
+            compacted: self.marks.compacted,
+        }
     }
 
     /// Moves what a row was into the past.
     fn supersede(&mut self, old: &KeyValue) {
         let sealed = match self.last.get_mut().take() {
-            // Copied: as it was read it may hold on to a whole block.
-            Some((key, sealed)) if key == old.key => Slice::from(&sealed[..]),
+            Some((key, sealed)) if key == old.key => sealed,
             _ => Slice::from(record::row(old)),
         };
-        let past = Slice::from(keys::past(&old.key, old.mod_revision, keys::ROW));
-        self.book.disk.put(past, sealed, self.seq);
+        self.scratch.clear();
+        keys::past_into(&mut self.scratch, &old.key, old.mod_revision, keys::ROW);
+        self.book.disk.put(Slice::from(&self.scratch[..]), sealed, self.seq);
         self.marks.bytes = self.marks.bytes.saturating_sub(bytes(old));
     }
 
@@ -241,7 +249,17 @@ impl Rows for Draft<'_> {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
-        let Some(sealed) = self.look().raw(key)? else { return Ok(None) };
+        let place = keys::current(key);
+        let sealed = match self.book.recent.get(&place) {
+            Some(sealed) => sealed,
+            None => {
+                let Some(found) = self.book.disk.get(&place, EVERYTHING)? else { return Ok(None) };
+                // Copied: as it was read it may hold on to a whole block.
+                let sealed = Slice::from(&found[..]);
+                self.book.recent.put(place, sealed.clone());
+                sealed
+            }
+        };
         let kv = record::current(key, &sealed)?.to_key_value();
         *self.last.borrow_mut() = Some((kv.key.clone(), sealed));
         Ok(Some(kv))
@@ -266,7 +284,9 @@ impl State for Draft<'_> {
         self.marks.bytes += bytes(new);
         self.scratch.clear();
         record::row_into(&mut self.scratch, new);
-        self.book.disk.put(keys::current(&new.key), Slice::from(&self.scratch[..]), self.seq);
+        let (place, sealed) = (keys::current(&new.key), Slice::from(&self.scratch[..]));
+        self.book.recent.put(place.clone(), sealed.clone());
+        self.book.disk.put(place, sealed, self.seq);
         let lease_old = old.and_then(|old| old.lease);
         if lease_old != new.lease {
             self.detach(&new.key, lease_old);
@@ -285,7 +305,9 @@ impl State for Draft<'_> {
         self.marks.rows = self.marks.rows.saturating_sub(1);
         let gone = Slice::from(keys::past(&old.key, revision, keys::GONE));
         self.book.disk.put(gone, Slice::from(record::tombstone(&old.key)), self.seq);
-        self.book.disk.remove(keys::current(&old.key), self.seq);
+        let place = keys::current(&old.key);
+        self.book.recent.remove(&place);
+        self.book.disk.remove(place, self.seq);
         self.detach(&old.key, old.lease);
         Ok(())
     }

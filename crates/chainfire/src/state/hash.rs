@@ -3,19 +3,16 @@
 //! It goes over keys in order, and over what each was: the row that it had at the compacted revision, and everything that
 //! it became since, up to the revision asked for. What was compacted and still lies there has no part in it.
 
-use bytes::Bytes;
-use store::select::Rows;
-use store::{Error, RangeEnd, Revision, SortOrder, Span};
+use store::{Error, Revision};
 
 use super::keys;
-use super::look::{Look, Version};
+use super::look::{Version, Versions};
 
-/// `to` is readable. Reads everything; blocks.
-pub fn hash(look: &Look<'_>, to: Revision) -> Result<u32, Error> {
-    let compacted = look.compacted();
-    let everything = Span::new(Bytes::new(), RangeEnd::Unbounded);
+/// Of everything, read with what is compacted up to `compacted`; `to` is not below it. Blocks.
+pub fn hash(mut walk: Versions, compacted: Revision, to: Revision) -> Result<u32, Error> {
     let mut crc = flate2::Crc::new();
-    look.visit_versions(&everything, SortOrder::Ascend, &mut |key, versions| {
+    let mut versions = Vec::new();
+    while let Some(key) = walk.next(&mut versions)? {
         let mut counted: Vec<&Version> = versions.iter().filter(|version| version.revision <= to).collect();
         counted.sort_by_key(|version| version.place());
         // Of what came up to the compacted revision the last counts, when it is a row.
@@ -26,11 +23,11 @@ pub fn hash(look: &Look<'_>, to: Revision) -> Result<u32, Error> {
         };
         for version in &counted[first..] {
             crc.update(&(key.len() as u32).to_le_bytes());
-            crc.update(key);
+            crc.update(&key);
             crc.update(&version.revision.0.to_le_bytes());
             crc.update(&[version.kind]);
             if version.kind == keys::ROW {
-                let row = version.row(key)?;
+                let row = version.row(&key)?;
                 crc.update(&row.create_revision.0.to_le_bytes());
                 crc.update(&row.version.to_le_bytes());
                 crc.update(&row.lease.map_or(0, |id| id.0).to_le_bytes());
@@ -38,7 +35,6 @@ pub fn hash(look: &Look<'_>, to: Revision) -> Result<u32, Error> {
                 crc.update(row.value);
             }
         }
-        Ok(true)
-    })?;
+    }
     Ok(crc.sum())
 }

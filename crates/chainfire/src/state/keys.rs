@@ -98,8 +98,7 @@ pub fn log_of(key: &[u8]) -> Result<(Revision, u32), Damaged> {
     }
 }
 
-fn past_prefix(key: &[u8], end: [u8; 2], room: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + key.len() + 2 + room);
+fn past_prefix(out: &mut Vec<u8>, key: &[u8], end: [u8; 2]) {
     out.push(PAST);
     for part in key.split_inclusive(|byte| *byte == 0) {
         out.extend_from_slice(part);
@@ -108,14 +107,19 @@ fn past_prefix(key: &[u8], end: [u8; 2], room: usize) -> Vec<u8> {
         }
     }
     out.extend_from_slice(&end);
-    out
 }
 
 pub fn past(key: &[u8], revision: Revision, kind: u8) -> Vec<u8> {
-    let mut out = past_prefix(key, CLOSE, 9);
+    let mut out = Vec::with_capacity(1 + key.len() + 2 + 9);
+    past_into(&mut out, key, revision, kind);
+    out
+}
+
+/// As [`past`], into an empty buffer that is used again and again.
+pub fn past_into(out: &mut Vec<u8>, key: &[u8], revision: Revision, kind: u8) {
+    past_prefix(out, key, CLOSE);
     out.extend_from_slice(&revision.0.to_be_bytes());
     out.push(kind);
-    out
 }
 
 /// Of an entry of the past: key, revision, kind.
@@ -152,12 +156,14 @@ pub fn current_span(span: &Span) -> (Vec<u8>, Vec<u8>) {
 
 /// Where the past of a span lies, from and to.
 pub fn past_span(span: &Span) -> (Vec<u8>, Vec<u8>) {
-    let to = match &span.end {
-        RangeEnd::Single => past_prefix(&span.start, AFTER_CLOSE, 0),
-        RangeEnd::Exclusive(end) => past_prefix(end, CLOSE, 0),
-        RangeEnd::Unbounded => vec![PAST + 1],
-    };
-    (past_prefix(&span.start, CLOSE, 0), to)
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    past_prefix(&mut from, &span.start, CLOSE);
+    match &span.end {
+        RangeEnd::Single => past_prefix(&mut to, &span.start, AFTER_CLOSE),
+        RangeEnd::Exclusive(end) => past_prefix(&mut to, end, CLOSE),
+        RangeEnd::Unbounded => to.push(PAST + 1),
+    }
+    (from, to)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use store::{Error, Key, KeyValue, LeaseId, Revision, SortOrder, Span};
 
 use super::disk::{Disk, Items};
 use super::keys;
+use super::recent::Recent;
 use super::seen::Seq;
 use crate::fault::damaged;
 use crate::record::{self, Stored};
@@ -21,6 +22,7 @@ const CHANGED_REVISIONS_MAX: u64 = 65_536;
 #[derive(Clone, Copy)]
 pub struct Look<'d> {
     pub disk: &'d dyn Disk,
+    pub recent: &'d Recent,
     pub at: Seq,
     pub newest: Revision,
     pub compacted: Revision,
@@ -61,7 +63,13 @@ impl Look<'_> {
 
     /// The sealed record of the current row.
     pub fn raw(&self, key: &[u8]) -> Result<Option<Slice>, Error> {
-        self.disk.get(&keys::current(key), self.at)
+        let place = keys::current(key);
+        if let Some(sealed) = self.recent.get(&place)
+            && record::put_at(&sealed).is_some_and(|revision| revision <= self.newest)
+        {
+            return Ok(Some(sealed));
+        }
+        self.disk.get(&place, self.at)
     }
 
     /// The row that a put at `revision` made.
@@ -112,58 +120,88 @@ impl Look<'_> {
 
     /// Merges the current rows that are old enough with what the past says about the others.
     fn visit_at(&self, span: &Span, at: Revision, order: SortOrder, visit: Visit<'_>) -> Result<(), Error> {
-        self.visit_versions(span, order, &mut |key, versions| {
+        let mut walk = self.versions(span, order)?;
+        let mut versions = Vec::new();
+        while let Some(key) = walk.next(&mut versions)? {
             let newest = versions.iter().filter(|version| version.revision <= at).max_by_key(|version| version.place());
-            let Some(newest) = newest.filter(|version| version.kind == keys::ROW) else { return Ok(true) };
-            Ok(visit(newest.row(key)?).is_continue())
-        })
-    }
-
-    /// Calls `visit` with each key of `span` and everything that is known of it, in no order, until it answers `false`.
-    pub fn visit_versions(&self, span: &Span, order: SortOrder, visit: VisitVersions<'_>) -> Result<(), Error> {
-        let mut rows = self.range(keys::current_span(span), order);
-        let mut past = self.range(keys::past_span(span), order);
-        let mut next_old = || Ok::<_, Error>(past.next()?.map(|(entry, sealed)| Old { entry, sealed }));
-        let mut row = rows.next()?;
-        let mut old = next_old()?;
-        let mut versions: Vec<Version> = Vec::new();
-        loop {
-            let key = {
-                let row = row.as_ref().map(|(key, _)| &key[1..]);
-                let old = old.as_ref().map(Old::parts).transpose()?.map(|(key, _, _)| key);
-                match (row, old) {
-                    (None, None) => return Ok(()),
-                    (Some(row), None) => row.to_vec(),
-                    (None, Some(old)) => old.into_owned(),
-                    (Some(row), Some(old)) => match order {
-                        SortOrder::Ascend => row.min(&old[..]).to_vec(),
-                        SortOrder::Descend => row.max(&old[..]).to_vec(),
-                    },
-                }
-            };
-            versions.clear();
-            while let Some(entry) = &old {
-                let (entry_key, revision, kind) = entry.parts()?;
-                if *entry_key != key[..] {
-                    break;
-                }
-                versions.push(Version { revision, kind, sealed: entry.sealed.clone() });
-                old = next_old()?;
-            }
-            if let Some((_, sealed)) = row.as_ref().filter(|(entry, _)| entry[1..] == key[..]) {
-                let revision = record::current(&key, sealed)?.mod_revision;
-                versions.push(Version { revision, kind: keys::ROW, sealed: sealed.clone() });
-                row = rows.next()?;
-            }
-            if !visit(&key, &versions)? {
+            if let Some(newest) = newest.filter(|version| version.kind == keys::ROW)
+                && visit(newest.row(&key)?).is_break()
+            {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// The keys of `span`, each with everything that is known of it.
+    fn versions(&self, span: &Span, order: SortOrder) -> Result<Versions, Error> {
+        let (rows, past) = (keys::current_span(span), keys::past_span(span));
+        let range = |(from, to): (Vec<u8>, Vec<u8>)| self.disk.range(&from, &to, self.at);
+        Versions::new(range(rows), range(past), order)
+    }
+
+    /// As [`Look::versions`] of every key in ascending order; the moment may be closed while it goes on.
+    pub fn frozen_versions(&self) -> Result<Versions, Error> {
+        let range = |letter| {
+            let (from, to) = keys::all(letter);
+            self.disk.frozen(&from, &to, self.at)
+        };
+        Versions::new(range(keys::CURRENT), range(keys::PAST), SortOrder::Ascend)
     }
 }
 
-/// Answers whether to go on.
-pub type VisitVersions<'v> = &'v mut dyn FnMut(&[u8], &[Version]) -> Result<bool, Error>;
+/// Keys in order, each with everything that is known of it.
+pub struct Versions {
+    rows: Ordered,
+    past: Ordered,
+    row: Option<(Slice, Slice)>,
+    old: Option<Old>,
+    order: SortOrder,
+}
+
+impl Versions {
+    fn new(rows: Items, past: Items, order: SortOrder) -> Result<Self, Error> {
+        let (mut rows, mut past) = (Ordered { items: rows, order }, Ordered { items: past, order });
+        let (row, old) = (rows.next()?, next_old(&mut past)?);
+        Ok(Self { rows, past, row, old, order })
+    }
+
+    /// The next key; what is known of it is put into `versions`, in no order.
+    pub fn next(&mut self, versions: &mut Vec<Version>) -> Result<Option<Vec<u8>>, Error> {
+        let key = {
+            let row = self.row.as_ref().map(|(key, _)| &key[1..]);
+            let old = self.old.as_ref().map(Old::parts).transpose()?.map(|(key, _, _)| key);
+            match (row, old) {
+                (None, None) => return Ok(None),
+                (Some(row), None) => row.to_vec(),
+                (None, Some(old)) => old.into_owned(),
+                (Some(row), Some(old)) => match self.order {
+                    SortOrder::Ascend => row.min(&old[..]).to_vec(),
+                    SortOrder::Descend => row.max(&old[..]).to_vec(),
+                },
+            }
+        };
+        versions.clear();
+        while let Some(entry) = &self.old {
+            let (entry_key, revision, kind) = entry.parts()?;
+            if *entry_key != key[..] {
+                break;
+            }
+            versions.push(Version { revision, kind, sealed: entry.sealed.clone() });
+            self.old = next_old(&mut self.past)?;
+        }
+        if let Some((_, sealed)) = self.row.as_ref().filter(|(entry, _)| entry[1..] == key[..]) {
+            let revision = record::current(&key, sealed)?.mod_revision;
+            versions.push(Version { revision, kind: keys::ROW, sealed: sealed.clone() });
+            self.row = self.rows.next()?;
+        }
+        Ok(Some(key))
+    }
+}
+
+fn next_old(past: &mut Ordered) -> Result<Option<Old>, Error> {
+    Ok(past.next()?.map(|(entry, sealed)| Old { entry, sealed }))
+}
 
 /// What a key became at a revision.
 pub struct Version {

@@ -22,6 +22,7 @@ use super::lsm::Lsm;
 use super::marks::{LogId, Marks, Membership};
 use super::memory::Memory;
 use super::reader::{Applied, Current, Reader, Reclaimer, Shared};
+use super::recent::Recent;
 use super::seen::Seen;
 use super::{Options, reclaim};
 use crate::member::types::{Outcome, Types};
@@ -53,13 +54,19 @@ fn open(home: &Home, options: &Options, durable: &watch::Sender<u64>) -> Result<
             let opened = Lsm::open(&path, options.tree, seen.clone(), durable.clone())?;
             let mut lsm = opened.lsm;
             lsm.start()?;
-            let book = Arc::new(Book::open(Box::new(lsm), path, seen, opened.visible)?);
+            let book = Arc::new(Book::open(
+                Box::new(lsm),
+                path,
+                seen,
+                opened.visible,
+                Recent::new(options.tree.recent_bytes),
+            )?);
             let reclaimer = Some(Reclaimer::start(&book)?);
             Ok(Current { book, reclaimer })
         }
         Home::Memory(image) => {
             let memory = Memory::open(image.clone(), options.tree.gather_bytes, seen.clone(), durable.clone());
-            let book = Book::open(Box::new(memory), std::path::PathBuf::new(), seen, Memory::VISIBLE)?;
+            let book = Book::open(Box::new(memory), std::path::PathBuf::new(), seen, Memory::VISIBLE, Recent::new(0))?;
             Ok(Current { book: Arc::new(book), reclaimer: None })
         }
     }

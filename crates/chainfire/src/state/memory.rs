@@ -95,6 +95,10 @@ impl Disk for Memory {
         Box::new(Walk { tree: self.tree.clone(), from, to, at })
     }
 
+    fn frozen(&self, from: &[u8], to: &[u8], at: Seq) -> Items {
+        Box::new(self.range(from, to, at).collect::<Vec<_>>().into_iter())
+    }
+
     fn next_seq(&self) -> Seq {
         self.next.fetch_add(1, Ordering::Relaxed)
     }

@@ -25,12 +25,13 @@ mod marks;
 mod memory;
 mod past;
 mod reader;
+mod recent;
 mod reclaim;
 mod seen;
 
 use std::sync::Arc;
 
-pub use copy::{Dump, Incoming, import, inspect};
+pub use copy::{Dump, Incoming, extent, import, inspect};
 pub use draft::LeaseChange;
 pub use home::Place;
 pub use lsm::Options as TreeOptions;

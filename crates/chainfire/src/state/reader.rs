@@ -19,6 +19,7 @@ use super::home::Home;
 use super::marks::{LogId, Membership};
 use super::{LeaseHook, Options, hash, reclaim};
 use crate::door::host::{HashAnswer, SnapshotPieces, System};
+use crate::fault::contained;
 
 /// Rows that may be read without leaving the thread.
 const SHORT_ROWS_MAX: usize = 32;
@@ -175,13 +176,13 @@ impl Reader {
     /// Reads the newest moment there is now, on a thread that may wait for the disk.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
+        read: impl FnOnce(View) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let view = self.view();
         if self.shared.home.is_inline() {
-            return read(&view);
+            return read(view);
         }
-        let read = tokio::task::spawn_blocking(move || read(&view)).await;
+        let read = tokio::task::spawn_blocking(move || read(view)).await;
         read.unwrap_or_else(|error| Err(Error::storage("finish a read", error)))
     }
 
@@ -229,10 +230,14 @@ impl Reader {
     /// Reads everything. Errors: [`Error::Compacted`], [`Error::FutureRevision`].
     pub async fn hash(&self, revision: Option<Revision>) -> Result<HashAnswer, Error> {
         self.blocking(move |view| {
-            view.read(|look| {
+            let (walk, to) = view.read(|look| {
                 let to = select::readable(&*look, revision)?.unwrap_or(look.newest());
-                Ok(HashAnswer { hash: hash::hash(look, to)?, revision: to, compacted: look.compacted() })
-            })
+                Ok((look.frozen_versions()?, to))
+            })?;
+            let (book, compacted) = (view.book.clone(), view.marks.compacted);
+            drop(view);
+            let hash = contained(&book.path, || hash::hash(walk, compacted, to))?;
+            Ok(HashAnswer { hash, revision: to, compacted })
         })
         .await
     }
@@ -240,12 +245,14 @@ impl Reader {
     /// Reads and checks everything there is. Errors: [`Error::Corrupt`] names what is not what was written.
     pub async fn check(&self) -> Result<(), Error> {
         self.blocking(|view| {
-            view.read(|look| {
-                for item in look.disk.range(&[], &[u8::MAX], look.at) {
+            let book = view.book.clone();
+            let mut items = view.frozen();
+            drop(view);
+            contained(&book.path, || {
+                items.try_for_each(|item| {
                     let (key, sealed) = item?;
-                    super::copy::check(&key, &sealed)?;
-                }
-                Ok(())
+                    super::copy::check(&key, &sealed)
+                })
             })
         })
         .await
@@ -313,7 +320,7 @@ impl Reader {
         flushed.unwrap_or_else(|error| Err(Error::storage("finish writing", error)))
     }
 
-    /// The whole state as it is now, as a copy. While it is taken, what it holds cannot be given back.
+    /// The whole state as it is now, as a copy.
     pub fn export(&self) -> SnapshotPieces {
         self.dump().pieces()
     }

@@ -8,18 +8,22 @@ use store::Error;
 
 use super::{BODY_BYTES_MAX, CRC_BYTES, END, HEAD_BYTES, HEADER, ITEMS, MAGIC, crc};
 use crate::door::host::SnapshotPieces;
-use crate::state::book::View;
+use crate::state::book::{Book, View};
 use crate::state::disk::Items;
 use crate::state::keys;
+use crate::state::marks::Marks;
 
 /// Pieces that wait for whoever takes them.
 const PIECES_AHEAD: usize = 2;
 
 /// Of one moment, made as they are taken. Reading them may wait for the disk.
 pub struct Pieces {
-    /// Keeps the moment readable.
-    view: Arc<View>,
+    /// Its files must not go.
+    book: Arc<Book>,
+    marks: Arc<Marks>,
     items: Items,
+    /// There are no threads to wait on.
+    inline: bool,
     /// Bodies that are not full yet.
     body: Vec<u8>,
     place: u64,
@@ -36,15 +40,16 @@ enum State {
 }
 
 impl Pieces {
-    pub fn new(view: Arc<View>) -> Self {
-        let items = view.look().disk.range(&[], &[u8::MAX], view.seq);
-        Self { view, items, body: Vec::new(), place: 0, count: 0, sha: Sha256::new(), state: State::Header }
+    pub fn new(view: View, inline: bool) -> Self {
+        let (book, marks, items) = (view.book.clone(), view.marks.clone(), view.frozen());
+        let (body, sha) = (Vec::new(), Sha256::new());
+        Self { book, marks, items, inline, body, place: 0, count: 0, sha, state: State::Header }
     }
 
-    /// Sends them from a task of its own; `inline` when there are no threads to wait on.
-    pub fn send(self, inline: bool) -> SnapshotPieces {
+    /// Sends them from a task of its own.
+    pub fn send(self) -> SnapshotPieces {
         let (sender, receiver) = tokio::sync::mpsc::channel(PIECES_AHEAD);
-        if inline {
+        if self.inline {
             tokio::spawn(async move {
                 for piece in self {
                     if sender.send(piece).await.is_err() {
@@ -106,11 +111,11 @@ impl Iterator for Pieces {
         match self.state {
             State::Header => {
                 self.state = State::Items;
-                let body = self.view.marks.body();
+                let body = self.marks.body();
                 Some(Ok(self.piece(HEADER, &body)))
             }
             State::Items => {
-                let path = self.view.book.path.clone();
+                let path = self.book.path.clone();
                 match crate::fault::contained(&path, || self.gather()) {
                     Ok(_) if !self.body.is_empty() => {
                         let rest = self.body.split_off(self.body.len().min(BODY_BYTES_MAX));

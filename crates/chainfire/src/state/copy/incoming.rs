@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use store::Error;
 
 use super::{Decoder, Pieces};
@@ -15,7 +16,7 @@ use crate::fault::io_fault;
 use crate::state::book::View;
 use crate::state::marks::Marks;
 
-/// What travels between members. A cheap handle: it holds a moment of the state, or names what was taken in.
+/// What travels between members. A cheap handle: it holds a moment of the state, to be taken once, or names what came in.
 #[derive(Clone)]
 pub struct Dump {
     source: Source,
@@ -24,8 +25,7 @@ pub struct Dump {
 
 #[derive(Clone)]
 enum Source {
-    /// Whether there are no threads to wait on.
-    View(Arc<View>, bool),
+    Moment(Arc<Mutex<Option<Pieces>>>),
     File(Arc<Received>),
     Pieces(Arc<Vec<Bytes>>),
 }
@@ -44,9 +44,10 @@ impl Drop for Received {
 }
 
 impl Dump {
+    /// `inline` when there are no threads to wait on.
     pub(crate) fn of(view: View, inline: bool) -> Self {
         let marks = view.marks.clone();
-        Self { source: Source::View(Arc::new(view), inline), marks }
+        Self { source: Source::Moment(Arc::new(Mutex::new(Some(Pieces::new(view, inline))))), marks }
     }
 
     /// What the copy says of itself.
@@ -54,10 +55,18 @@ impl Dump {
         &self.marks
     }
 
-    /// Pieces in order, each at most 1 MiB, made as they are taken; from the start with each call. Needs a runtime.
+    /// Pieces in order, each at most 1 MiB, made as they are taken. Of a moment they can be taken once; of what came in,
+    /// from the start with each call. Needs a runtime.
     pub fn pieces(&self) -> SnapshotPieces {
         match &self.source {
-            Source::View(view, inline) => Pieces::new(view.clone()).send(*inline),
+            Source::Moment(moment) => match moment.lock().take() {
+                Some(pieces) => pieces.send(),
+                None => {
+                    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+                    let _ = sender.try_send(Err(taken()));
+                    receiver
+                }
+            },
             Source::File(file) => super::load::pieces(file.path.clone()),
             Source::Pieces(pieces) => {
                 let (sender, receiver) = tokio::sync::mpsc::channel(1);
@@ -78,18 +87,25 @@ impl Dump {
     pub(crate) fn path(&self) -> &Path {
         match &self.source {
             Source::File(file) => &file.path,
-            Source::View(..) | Source::Pieces(_) => Path::new(""),
+            Source::Moment(_) | Source::Pieces(_) => Path::new(""),
         }
     }
 
     /// Feeds everything to `take`; blocks.
     pub(crate) fn read(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
         match &self.source {
-            Source::View(view, _) => Pieces::new(view.clone()).try_for_each(|piece| take(&piece?)),
+            Source::Moment(moment) => {
+                let mut pieces = moment.lock().take().ok_or_else(taken)?;
+                pieces.try_for_each(|piece| take(&piece?))
+            }
             Source::File(file) => super::load::read_file(&file.path, take),
             Source::Pieces(pieces) => pieces.iter().try_for_each(|piece| take(piece)),
         }
     }
+}
+
+fn taken() -> Error {
+    Error::storage("take a copy", std::io::Error::other("it was taken already"))
 }
 
 impl std::fmt::Debug for Dump {

@@ -11,11 +11,13 @@
 
 mod decode;
 mod encode;
+mod extent;
 mod incoming;
 mod load;
 
 pub use decode::{Decoder, check};
 pub use encode::Pieces;
+pub use extent::extent;
 pub use incoming::{Dump, Incoming};
 pub use load::{Loaded, import, inspect, load_dump};
 

@@ -10,11 +10,12 @@
 //! ```
 
 mod manifest;
+mod parts;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use store::Error;
 use tokio::sync::watch;
 
+use self::parts::Parts;
 use super::disk::{Disk, Items, Usage};
 use super::seen::{Seen, Seq};
 use crate::fault::{at, contained, damaged, io_fault};
@@ -45,6 +47,8 @@ const FILES_MAX: usize = 256;
 pub struct Options {
     /// Blocks of tables held in memory; the kernel's page cache comes on top.
     pub cache_bytes: u64,
+    /// Rows held in memory one by one.
+    pub recent_bytes: u64,
     /// Changes that gather before they become a table.
     pub gather_bytes: u64,
     /// Of one table file that merging makes.
@@ -53,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, gather_bytes: 32 << 20, table_bytes: 32 << 20 }
+        Self { cache_bytes: 16 << 20, recent_bytes: 16 << 20, gather_bytes: 32 << 20, table_bytes: 32 << 20 }
     }
 }
 
@@ -72,7 +76,14 @@ struct Shared {
     seen: Arc<Seen>,
     todo: Mutex<Todo>,
     changed: Condvar,
+    /// Told once, at the end.
+    ending: Condvar,
     durable: watch::Sender<u64>,
+    parts: Parts,
+    /// Of the part that is written to.
+    gathered: AtomicU64,
+    /// Sealed parts and runs of new tables that there are too many of.
+    pressed: AtomicBool,
     /// Held for reading while files are being made, for writing to sweep up what failed.
     making: RwLock<()>,
 }
@@ -84,6 +95,14 @@ struct Todo {
     merge: bool,
     stop: bool,
     problem: Option<Error>,
+}
+
+impl Shared {
+    /// After sealed parts or tables became more or fewer.
+    fn counted(&self, todo: &Todo) {
+        let pressed = todo.sealed.len() >= SEALED_MAX || self.tree.l0_run_count() >= RUNS_MAX;
+        self.pressed.store(pressed, Ordering::Relaxed);
+    }
 }
 
 /// Turns an error of the tree into one of the waist. The path is filled in later.
@@ -136,6 +155,7 @@ impl Lsm {
             seqs.fetch_max(tree.get_highest_seqno().map_or(1, |seq| seq + 1));
             let visible = seqs.next() + 1;
             let path = path.to_path_buf();
+            let parts = Parts::new(&tree);
             let shared = Shared {
                 tree,
                 path,
@@ -144,7 +164,11 @@ impl Lsm {
                 seen,
                 todo: Mutex::new(Todo { merge: true, ..Todo::default() }),
                 changed: Condvar::new(),
+                ending: Condvar::new(),
                 durable,
+                parts,
+                gathered: AtomicU64::new(0),
+                pressed: AtomicBool::new(false),
                 making: RwLock::new(()),
             };
             Ok(Opened {
@@ -170,6 +194,7 @@ impl Drop for Lsm {
     fn drop(&mut self) {
         self.shared.todo.lock().stop = true;
         self.shared.changed.notify_all();
+        self.shared.ending.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();
@@ -184,7 +209,7 @@ impl Drop for Lsm {
 
 impl Disk for Lsm {
     fn get(&self, key: &[u8], at: Seq) -> Result<Option<Slice>, Error> {
-        self.shared.tree.get(key, at).map_err(fault("read the tree")).map_err(self.here())
+        self.shared.parts.get(key, at).map_err(fault("read the tree")).map_err(self.here())
     }
 
     fn range(&self, from: &[u8], to: &[u8], at: Seq) -> Items {
@@ -200,32 +225,42 @@ impl Disk for Lsm {
         )
     }
 
+    fn frozen(&self, from: &[u8], to: &[u8], at: Seq) -> Items {
+        // It holds the tables and the parts in memory as they are.
+        self.range(from, to, at)
+    }
+
     fn next_seq(&self) -> Seq {
         self.shared.seqs.next()
     }
 
     fn put(&self, key: Slice, value: Slice, seq: Seq) {
-        self.shared.tree.insert(key, value, seq);
+        self.shared.gathered.store(self.shared.parts.write(key, Some(value), seq), Ordering::Relaxed);
     }
 
     fn remove(&self, key: Slice, seq: Seq) {
-        self.shared.tree.remove(key, seq);
+        self.shared.gathered.store(self.shared.parts.write(key, None, seq), Ordering::Relaxed);
     }
 
     fn is_full(&self) -> bool {
-        self.shared.tree.active_memtable().size() >= self.shared.options.gather_bytes
+        // Reads look at every sealed part: while the disk takes none, there are not more and more of them.
+        self.shared.gathered.load(Ordering::Relaxed) >= self.shared.options.gather_bytes
+            && self.shared.todo.lock().sealed.len() <= SEALED_MAX
     }
 
     fn seal(&self, index: u64) {
         let mut todo = self.shared.todo.lock();
         if self.shared.tree.rotate_memtable().is_some() {
             todo.sealed.push_back(index);
+            self.shared.parts.seal(&self.shared.tree);
+            self.shared.gathered.store(0, Ordering::Relaxed);
+            self.shared.counted(&todo);
         }
         self.shared.changed.notify_all();
     }
 
     fn is_pressed(&self) -> bool {
-        self.shared.todo.lock().sealed.len() >= SEALED_MAX || self.shared.tree.l0_run_count() >= RUNS_MAX
+        self.shared.pressed.load(Ordering::Relaxed)
     }
 
     fn relieve(&self) {

@@ -62,15 +62,14 @@ fn oldest(shared: &Shared) -> u64 {
 fn settled(shared: &Shared) {
     let mut todo = shared.todo.lock();
     let left = shared.tree.sealed_memtable_count();
-    let mut index = None;
-    while todo.sealed.len() > left {
-        index = todo.sealed.pop_front();
-    }
-    if let Some(index) = index {
+    let gone = todo.sealed.len().saturating_sub(left);
+    shared.parts.turn(&shared.tree, gone);
+    if let Some(index) = todo.sealed.drain(..gone).next_back() {
         shared.durable.send_replace(index);
     }
     todo.problem = None;
     todo.merge = true;
+    shared.counted(&todo);
     shared.changed.notify_all();
 }
 
@@ -83,7 +82,7 @@ fn failed(shared: &Shared, first_new: u64, error: Error) {
     todo.problem = Some(error);
     shared.changed.notify_all();
     if !todo.stop {
-        shared.changed.wait_for(&mut todo, RETRY);
+        shared.ending.wait_for(&mut todo, RETRY);
     }
 }
 
@@ -123,6 +122,8 @@ fn merge(shared: &Shared) {
                 let _making = shared.making.read();
                 shared.tree.compact(strategy.clone(), oldest(shared)).map_err(fault("merge tables"))
             });
+            shared.parts.turn(&shared.tree, 0);
+            shared.counted(&shared.todo.lock());
             shared.changed.notify_all();
             if let Err(error) = merged {
                 failed(shared, first_new, error);

@@ -29,7 +29,8 @@ pub fn entry(index: u64, requests: Vec<Request>) -> Entry {
 
 /// So small that everything happens all the time: seals, tables, merges.
 pub fn tiny() -> Options {
-    let tree = TreeOptions { cache_bytes: 1 << 20, gather_bytes: 32 << 10, table_bytes: 64 << 10 };
+    let tree =
+        TreeOptions { cache_bytes: 1 << 20, recent_bytes: 64 << 10, gather_bytes: 32 << 10, table_bytes: 64 << 10 };
     Options { tree, on_leases: None }
 }
 

@@ -4,6 +4,7 @@ mod batches;
 mod crash;
 mod damage;
 mod driver;
+mod full;
 mod install;
 mod leases;
 mod load;

@@ -15,7 +15,8 @@ const LIVE_BYTES: u64 = KEYS * VALUE_BYTES as u64;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_overwritten_and_compacted_does_not_grow() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = TreeOptions { cache_bytes: 1 << 20, gather_bytes: 256 << 10, table_bytes: 256 << 10 };
+    let tree =
+        TreeOptions { cache_bytes: 1 << 20, recent_bytes: 64 << 10, gather_bytes: 256 << 10, table_bytes: 256 << 10 };
     let mut state = State::open(&Place::Folder(dir.path().to_path_buf()), Options { tree, on_leases: None }).unwrap();
     let reader = state.reader();
     let mut index = 0;
