@@ -10,6 +10,9 @@ use crate::run;
 const SOURCES: &str = "crates/etcd/proto";
 const GENERATED: &str = "crates/etcd/src/proto";
 
+/// What the sources describe, without comments, for those who translate messages at run time.
+const DESCRIPTORS: &str = "descriptors.binpb";
+
 /// Source, package, module. A package names the file that the generator writes.
 const MODULES: &[(&str, &str, &str)] = &[
     ("authpb.proto", "authpb", "authpb"),
@@ -37,6 +40,13 @@ pub fn codegen(write: bool) -> Result<()> {
             old.push(format!("{GENERATED}/{module}.rs"));
         }
     }
+    let (described, kept) = (scratch.join(DESCRIPTORS), run::root().join(GENERATED).join(DESCRIPTORS));
+    let described = std::fs::read(&described).with_context(|| described.display().to_string())?;
+    if write {
+        std::fs::write(&kept, described).with_context(|| kept.display().to_string())?;
+    } else if std::fs::read(&kept).unwrap_or_default() != described {
+        old.push(format!("{GENERATED}/{DESCRIPTORS}"));
+    }
     if !old.is_empty() {
         bail!("old: {}: cargo xtask codegen --write", old.join(", "));
     }
@@ -46,7 +56,11 @@ pub fn codegen(write: bool) -> Result<()> {
 
 fn generate(folder: &Path) -> Result<()> {
     let sources = MODULES.iter().map(|(source, ..)| *source);
-    let compiled = protox::compile(sources, [run::root().join(SOURCES)]).context("compiling crates/etcd/proto")?;
+    let mut compiler = protox::Compiler::new([run::root().join(SOURCES)]).context("opening crates/etcd/proto")?;
+    let compiler = compiler.include_imports(true);
+    compiler.open_files(sources).context("compiling crates/etcd/proto")?;
+    std::fs::write(folder.join(DESCRIPTORS), compiler.encode_file_descriptor_set())?;
+    let compiled = compiler.include_source_info(true).file_descriptor_set();
     tonic_prost_build::configure()
         .out_dir(folder)
         .bytes(".")

@@ -21,3 +21,6 @@ pub mod v3electionpb;
 #[allow(clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
 pub mod v3lockpb;
+
+/// All of the protocol described, as a `google.protobuf.FileDescriptorSet`: for those who translate it.
+pub const DESCRIPTORS: &[u8] = include_bytes!("descriptors.binpb");
