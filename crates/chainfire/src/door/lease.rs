@@ -8,7 +8,6 @@ use etcd::proto::etcdserverpb::{
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 };
-use hyper::body::Incoming;
 use store::{Error, LeaseId};
 use tonic::Status;
 
@@ -104,7 +103,7 @@ impl Desk {
 }
 
 /// Answers one sign of life after the other, in the order in which they come.
-pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) -> Frames {
+pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages) -> Frames {
     let changes = desk.changes();
     Box::pin(futures::stream::try_unfold((desk, call, requests, changes), |state| async {
         let (desk, call, mut requests, mut changes) = state;
@@ -122,7 +121,7 @@ pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) ->
     }))
 }
 
-async fn next(desk: &Desk, call: &Call, requests: &mut Messages<Incoming>) -> Result<Option<Bytes>, Status> {
+async fn next(desk: &Desk, call: &Call, requests: &mut Messages) -> Result<Option<Bytes>, Status> {
     let Some((request, _)) = requests.next().await? else { return Ok(None) };
     Ok(Some(frame::encode(&desk.keep_alive(call, request).await?)))
 }

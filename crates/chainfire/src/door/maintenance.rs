@@ -18,10 +18,11 @@ use super::alarm::Alarm;
 use super::desk::{Call, Desk};
 use super::grpc::body::Frames;
 use super::grpc::frame;
-use super::host::SnapshotPieces;
+use super::host::{MemberError, SnapshotPieces};
 use super::options::Options;
 use super::refusal::{
-    self, INVALID_DOWNGRADE_TARGET, NO_DOWNGRADE, NO_LEADER, NOT_LEADER, TOO_MANY_REQUESTS, WRONG_DOWNGRADE_VERSION,
+    self, BAD_TRANSFEREE, INVALID_DOWNGRADE_TARGET, NO_DOWNGRADE, NO_LEADER, NOT_LEADER, TOO_MANY_REQUESTS,
+    WRONG_DOWNGRADE_VERSION,
 };
 
 /// Alarms that may ring at once: a request may name any member.
@@ -137,7 +138,10 @@ impl Desk {
         if status.leader != Some(self.host.header().member_id) {
             return Err(NOT_LEADER.into());
         }
-        self.host.transfer(request.target_id).await.map_err(refusal::of_member)?;
+        self.host.transfer(request.target_id).await.map_err(|error| match error {
+            MemberError::NotFound(_) => BAD_TRANSFEREE.into(),
+            error => refusal::of_member(error),
+        })?;
         Ok(MoveLeaderResponse { header: None })
     }
 

@@ -9,26 +9,29 @@ use etcd::proto::etcdserverpb::RangeRequest;
 use etcd::proto::health::HealthCheckRequest;
 use futures::Stream;
 use http::{Request, Response, header};
-use hyper::body::Incoming;
 use prost::Message;
 use tonic::{Code, Status};
 
 use super::desk::{Call, Desk, Peer};
 use super::grpc::body::Frames;
-use super::grpc::frame::{self, Messages};
+use super::grpc::frame::{self, Messages, Wire};
 use super::grpc::{self, Method, Reply, Shape};
 use super::{http as plain, lease, watch};
 
-pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Reply> {
+pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Wire>) -> Response<Reply> {
     let Some(method) = Method::find(request.uri().path()) else {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        return if grpc { grpc::refusal(&unknown(request.uri().path())) } else { plain::answer(&desk, request).await };
+        return if grpc { grpc::refusal(&unknown(request.uri().path())) } else { plain::calls(&desk, request).await };
     };
-    desk.metrics.started(method);
     let (parts, body) = request.into_parts();
     let call = Call { headers: parts.headers, peer, bytes: 0 };
-    let messages = Messages::new(body);
+    let answered = self::call(desk, method, call, Messages::new(body)).await;
+    answered.map_or_else(|status| grpc::refusal(&status), grpc::response)
+}
+
+pub async fn call(desk: Arc<Desk>, method: Method, call: Call, messages: Messages) -> Result<Reply, Status> {
+    desk.metrics.started(method);
     let answered = match method {
         Method::Put => put(&desk, call, messages).await,
         Method::Range => range(&desk, call, messages).await,
@@ -39,13 +42,10 @@ pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Incoming>
     if method.shape() == Shape::Unary || answered.is_err() {
         desk.metrics.finished(method, &answered);
     }
-    match answered {
-        Ok(reply) => {
-            desk.metrics.sent_bytes.add(reply.bytes() as u64);
-            grpc::response(reply)
-        }
-        Err(status) => grpc::refusal(&status),
+    if let Ok(reply) = &answered {
+        desk.metrics.sent_bytes.add(reply.bytes() as u64);
     }
+    answered
 }
 
 pub fn unknown(path: &str) -> Status {
@@ -58,9 +58,7 @@ pub fn unknown(path: &str) -> Status {
     }
 }
 
-type Body = Messages<Incoming>;
-
-async fn read<M: Message + Default>(desk: &Desk, call: &mut Call, body: Body) -> Result<M, Status> {
+async fn read<M: Message + Default>(desk: &Desk, call: &mut Call, body: Messages) -> Result<M, Status> {
     let (message, bytes) = body.only().await?;
     call.bytes = bytes;
     desk.metrics.received_bytes.add(bytes as u64);
@@ -72,13 +70,13 @@ fn reply(message: &impl Message) -> Reply {
     Reply::message(frame::encode(message))
 }
 
-async fn put(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
+async fn put(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
     desk.check_learner().await?;
     Ok(reply(&desk.put(&call, &request).await?))
 }
 
-async fn range(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
+async fn range(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
     let request: RangeRequest = read(desk, &mut call, body).await?;
     if !request.serializable {
         desk.check_learner().await?;
@@ -86,13 +84,13 @@ async fn range(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status>
     Ok(reply(&desk.range(&call, &request).await?))
 }
 
-async fn txn(desk: &Desk, mut call: Call, body: Body) -> Result<Reply, Status> {
+async fn txn(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
     desk.check_learner().await?;
     Ok(reply(&desk.txn(&call, &request).await?))
 }
 
-async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Body) -> Result<Reply, Status> {
+async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Messages) -> Result<Reply, Status> {
     macro_rules! unary {
         ($handler:ident) => {{
             let request = read(&desk, &mut call, body).await?;

@@ -4,43 +4,35 @@
 //!   listener ── accept ──▶ TLS, when there are files ──▶ HTTP/2 or HTTP/1 ──▶ route
 //! ```
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use store::Store;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::desk::{Desk, Peer};
+use super::connection;
+use super::desk::Desk;
+use super::front::Front;
 use super::host::Host;
-use super::http as plain;
 use super::options::Options;
-use super::route;
 use super::tenants::{Keyring, Tenants};
 
-/// Bytes that a client may send ahead on one call and on one connection. A message is at most 2 MiB.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+/// A connection on which nothing comes is asked for a sign of life after this time, then every so often, and given up
+/// after so many that were not answered.
+const ALIVE_AFTER: Duration = Duration::from_mins(1);
+const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const ALIVE_PROBES: u32 = 3;
 
-/// Bytes of answers that wait on one call for a client that does not read.
-const SEND_BYTES_MAX: usize = 256 * 1024;
+/// A client that says nothing at all for so long is let go.
+const FIRST_WORDS_MAX: Duration = Duration::from_secs(30);
 
-/// Calls that a client takes back before they were looked at. gRPC clients do that in good faith when deadlines pass.
-const RESETS_MAX: usize = 4096;
-
-/// Headers of one call.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
-
-/// A connection on which nothing comes is asked for a sign of life this often, and given up this long after.
-const ALIVE_INTERVAL: Duration = Duration::from_mins(1);
-const ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks at what a client has said, while it has said too little to tell what it speaks.
+const FIRST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
 /// Wait for calls under way when the door closes.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -77,22 +69,6 @@ impl Handle {
     pub async fn close(mut self) {
         self.closing.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-/// Whose the calls of a door are.
-#[derive(Clone)]
-enum Front {
-    One(Arc<Desk>),
-    Tenants(Arc<Tenants>),
-}
-
-impl Front {
-    fn options(&self) -> &Options {
-        match self {
-            Self::One(desk) => &desk.options,
-            Self::Tenants(tenants) => tenants.options(),
-        }
     }
 }
 
@@ -135,7 +111,8 @@ async fn open(front: Front) -> Result<Handle, Error> {
     let (closing, closed) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for (listener, tls, calls) in listeners {
-        let listening = Listening { listener, tls, calls, front: front.clone(), room: connections.clone() };
+        let front = if calls { front.clone() } else { front.plain() };
+        let listening = Listening { listener, tls, front, room: connections.clone() };
         tasks.spawn(listen(listening, closed.clone()));
     }
     Ok(Handle { addresses, closing, tasks })
@@ -144,14 +121,12 @@ async fn open(front: Front) -> Result<Handle, Error> {
 struct Listening {
     listener: TcpListener,
     tls: Option<super::tls::Acceptor>,
-    /// Whether gRPC is answered, too.
-    calls: bool,
     front: Front,
     room: Arc<Semaphore>,
 }
 
 async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
-    let Listening { listener, tls, calls, front, room } = listening;
+    let Listening { listener, tls, front, room } = listening;
     let mut connections = JoinSet::new();
     loop {
         let room = tokio::select! {
@@ -168,7 +143,9 @@ async fn listen(listening: Listening, mut closing: watch::Receiver<bool>) {
             Ok((stream, _)) => {
                 let (tls, front, closing) = (tls.clone(), front.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, front, calls, closing).await;
+                    if let Err(error) = connection(stream, tls, front, closing).await {
+                        tracing::debug!(error, "a connection ended");
+                    }
                     drop(room);
                 });
             }
@@ -189,65 +166,47 @@ async fn connection(
     stream: TcpStream,
     tls: Option<super::tls::Acceptor>,
     front: Front,
-    calls: bool,
     closing: watch::Receiver<bool>,
-) {
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // Answers are small and wanted at once.
-    let _ = stream.set_nodelay(true);
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, ALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&stream, ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(&stream, ALIVE_PROBES)?;
     let Some(tls) = tls else {
-        return talk(stream, Arc::default(), front, calls, closing).await;
+        if tokio::time::timeout(FIRST_WORDS_MAX, speaks_http2(&stream)).await?? {
+            connection::http2(stream, front, Arc::default(), closing).await?;
+        } else {
+            connection::http1(stream, front, Arc::default(), closing).await?;
+        }
+        return Ok(());
     };
-    match tls.accept(stream).await {
-        Ok((stream, peer)) => talk(stream, Arc::new(peer), front, calls, closing).await,
-        Err(error) => tracing::debug!(%error, "no TLS came about"),
+    let (stream, peer) = tls.accept(stream).await?;
+    let peer = Arc::new(peer);
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        connection::http2(stream, front, peer, closing).await?;
+    } else {
+        connection::http1(stream, front, peer, closing).await?;
     }
+    Ok(())
 }
 
-async fn talk(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Arc<Peer>,
-    front: Front,
-    calls: bool,
-    mut closing: watch::Receiver<bool>,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(front.options().streams_max)
-        .max_pending_accept_reset_streams(RESETS_MAX)
-        .max_local_error_reset_streams(RESETS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .max_send_buf_size(SEND_BYTES_MAX)
-        .keep_alive_interval(ALIVE_INTERVAL)
-        .keep_alive_timeout(ALIVE_TIMEOUT);
-    let service = service_fn(move |request| {
-        let (front, peer) = (front.clone(), peer.clone());
-        async move {
-            let answer = match front {
-                Front::One(desk) if calls => route::answer(desk, peer, request).await,
-                Front::One(desk) => plain::answer(&desk, request).await,
-                // Boxed, so that it does not make the usual call's task larger.
-                Front::Tenants(tenants) => Box::pin(async move { tenants.answer(peer, request).await }).await,
-            };
-            Ok::<_, Infallible>(answer)
+/// What HTTP/2 begins with (RFC 9113, section 3.4) begins like no request of HTTP/1.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let bytes = stream.peek(&mut seen).await?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    });
-    let talk = builder.serve_connection(TokioIo::new(stream), service);
-    let mut talk = std::pin::pin!(talk);
-    let closing = async { closing.wait_for(|closing| *closing).await.is_ok() };
-    let ended = tokio::select! {
-        ended = talk.as_mut() => ended,
-        _ = closing => {
-            talk.as_mut().graceful_shutdown();
-            talk.await
+        if seen[..bytes] != PREFACE[..bytes] {
+            return Ok(false);
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended");
+        if bytes == PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(FIRST_WORDS_PAUSE).await;
     }
 }

@@ -13,13 +13,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use etcd::proto::etcdserverpb::{AuthenticateRequest, AuthenticateResponse, ResponseHeader};
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use store::Store;
 use tonic::Status;
 
 use super::desk::{Desk, Peer};
-use super::grpc::frame::{self, Messages};
+use super::grpc::frame::{self, Messages, Wire};
 use super::grpc::{self, Method, Reply};
 use super::options::Options;
 use super::refusal::{AUTH_FAILED, INVALID_AUTH_TOKEN, PERMISSION_DENIED, USER_EMPTY};
@@ -146,7 +145,7 @@ impl Tenants {
         &self.options
     }
 
-    pub async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Reply> {
+    pub async fn answer(&self, peer: Arc<Peer>, request: Request<Wire>) -> Response<Reply> {
         let Some(method) = Method::find(request.uri().path()) else {
             let kind = request.headers().get(header::CONTENT_TYPE);
             let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
@@ -162,7 +161,7 @@ impl Tenants {
         }
     }
 
-    async fn authenticate(&self, body: Messages<Incoming>) -> Result<Reply, Status> {
+    async fn authenticate(&self, body: Messages) -> Result<Reply, Status> {
         let (AuthenticateRequest { name, password }, _) = body.only().await?;
         if name.is_empty() {
             return Err(USER_EMPTY.into());

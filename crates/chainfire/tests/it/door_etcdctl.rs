@@ -290,3 +290,79 @@ async fn users_and_roles_print_the_same_and_hold_the_same_back() {
     )
     .await;
 }
+
+/// Status and body of a request in JSON.
+async fn post(address: &str, path: &str, body: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].to_owned(), body.to_owned())
+}
+
+/// Without ids and terms, and with fields in alphabetical order.
+fn sorted(body: &str) -> serde_json::Value {
+    fn walk(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for id in ["cluster_id", "member_id", "raft_term"] {
+                    fields.remove(id);
+                }
+                fields.values_mut().for_each(walk);
+                fields.sort_keys();
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_str(body).unwrap_or_else(|_| serde_json::json!(body));
+    walk(&mut value);
+    value
+}
+
+#[tokio::test]
+async fn what_is_asked_in_json_is_answered_the_same() {
+    if missing("etcd") || missing("etcdctl") {
+        return;
+    }
+    let (door, etcd) = both().await;
+    for (path, body) in [
+        ("/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#),
+        ("/v3/kv/put", r#"{"key":"Zm9v","value":"YmFyMg==","prev_kv":true}"#),
+        ("/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy","prevKv":true}"#),
+        ("/v3/kv/put", r#"{"value":"YmFy"}"#),
+        ("/v3/kv/range", r#"{"key":"Zm9v"}"#),
+        ("/v3/kv/range", r#"{"key":"AA==","range_end":"AA==","count_only":true}"#),
+        ("/v3/kv/range", r#"{"key":"Zm9v","revision":"99"}"#),
+        ("/v3/kv/range", r#"{"key":"Zm9v","sort_order":"DESCEND","sort_target":"MOD","limit":"1"}"#),
+        ("/v3/kv/range", "{}"),
+        (
+            "/v3/kv/txn",
+            r#"{"compare":[{"result":"EQUAL","target":"CREATE","key":"Zm9v","create_revision":"2"}],
+                "success":[{"request_put":{"key":"Zm9v","value":"eA=="}},{"request_range":{"key":"Zm9v"}}]}"#,
+        ),
+        ("/v3/kv/deleterange", r#"{"key":"Zm9v","prev_kv":true}"#),
+        ("/v3/kv/compaction", r#"{"revision":"3"}"#),
+        ("/v3/lease/grant", r#"{"TTL":"100","ID":"77"}"#),
+        ("/v3/lease/timetolive", r#"{"ID":"78","keys":true}"#),
+        ("/v3/lease/keepalive", r#"{"ID":"77"}"#),
+        ("/v3/lease/revoke", r#"{"ID":"77"}"#),
+        ("/v3/lease/revoke", r#"{"ID":"77"}"#),
+        ("/v3/auth/user/list", "{}"),
+        ("/v3/auth/enable", ""),
+        ("/v3/auth/authenticate", r#"{"name":"root","password":"x"}"#),
+        ("/v3/lock/lock", r#"{"name":"bA==","lease":"5"}"#),
+        ("/v3/election/leader", r#"{"name":"bA=="}"#),
+    ] {
+        let (ours, theirs) = (post(&door.address(), path, body).await, post(&etcd.address, path, body).await);
+        assert_eq!((ours.0, sorted(&ours.1)), (theirs.0, sorted(&theirs.1)), "{path} {body}");
+    }
+    for (path, body) in [("/v3/kv/put", "{"), ("/v3/kv/put", r#"{"key":5}"#), ("/v3/kv/put", r#"{"nothing":5}"#)] {
+        let (ours, theirs) = (post(&door.address(), path, body).await, post(&etcd.address, path, body).await);
+        assert_eq!(ours.0, theirs.0, "{path} {body}");
+    }
+}

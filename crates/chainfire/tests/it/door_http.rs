@@ -120,3 +120,26 @@ async fn what_is_counted_is_told_under_etcds_names() {
         assert!(page.lines().any(|told| told == line), "{line}\n{page}");
     }
 }
+
+#[tokio::test]
+async fn a_watch_in_json_is_a_line_for_each_answer() {
+    let door = serve_for_test().await;
+    let mut kv = KvClient::new(channel(&door).await);
+    kv.put(PutRequest { key: "foo".into(), value: "bar".into(), ..PutRequest::default() }).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(door.address()).await.unwrap();
+    let body = r#"{"create_request":{"key":"Zm9v","start_revision":"2"}}"#;
+    let length = body.len();
+    let head = format!("POST /v3/watch HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while answer.matches("\"result\"").count() < 2 {
+        let mut piece = [0; 4096];
+        let read = stream.read(&mut piece).await.unwrap();
+        assert!(read > 0, "{answer}");
+        answer += std::str::from_utf8(&piece[..read]).unwrap();
+    }
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let lines: Vec<serde_json::Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["result"]["created"], true);
+    assert_eq!(lines[1]["result"]["events"][0]["kv"]["value"], "YmFy");
+}

@@ -10,18 +10,24 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use super::frame::PREFIX_BYTES;
+
 /// Frames of a stream, each with one message or several; an error ends it.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 pub struct Reply(Part);
 
-enum Part {
+pub enum Part {
     Done,
     /// All there is, without trailers.
     Plain(Bytes),
+    /// A framed message, and its trailers.
     Message(Bytes, HeaderMap),
     Trailers(HeaderMap),
+    /// Frames, and then trailers.
     Stream(Frames),
+    /// Without trailers.
+    Lines(Frames),
 }
 
 impl Reply {
@@ -44,8 +50,35 @@ impl Reply {
     pub fn bytes(&self) -> usize {
         match &self.0 {
             Part::Message(frame, _) => frame.len(),
-            Part::Done | Part::Plain(_) | Part::Trailers(_) | Part::Stream(_) => 0,
+            Part::Done | Part::Plain(_) | Part::Trailers(_) | Part::Stream(_) | Part::Lines(_) => 0,
         }
+    }
+
+    pub fn into_part(self) -> Part {
+        self.0
+    }
+
+    /// The message without its frame.
+    pub fn into_message(self) -> Option<Bytes> {
+        match self.0 {
+            Part::Message(frame, _) => Some(frame.slice(PREFIX_BYTES..)),
+            Part::Done | Part::Plain(_) | Part::Trailers(_) | Part::Stream(_) | Part::Lines(_) => None,
+        }
+    }
+
+    /// The frames of a stream; none for anything else.
+    pub fn into_stream(self) -> Frames {
+        match self.0 {
+            Part::Stream(frames) => frames,
+            Part::Done | Part::Plain(_) | Part::Message(..) | Part::Trailers(_) | Part::Lines(_) => {
+                Box::pin(futures::stream::empty())
+            }
+        }
+    }
+
+    /// For plain HTTP, piece after piece.
+    pub fn lines(frames: Frames) -> Self {
+        Self(Part::Lines(frames))
     }
 
     pub fn stream(frames: Frames) -> Self {
@@ -72,6 +105,14 @@ impl Body for Reply {
                 Poll::Ready(Some(Err(status))) => (Frame::trailers(super::trailers(&status)), Part::Done),
                 Poll::Ready(None) => (Frame::trailers(super::success()), Part::Done),
             },
+            Part::Lines(mut frames) => match frames.as_mut().poll_next(cx) {
+                Poll::Pending => {
+                    self.0 = Part::Lines(frames);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok(bytes))) => (Frame::data(bytes), Part::Lines(frames)),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+            },
         };
         self.0 = rest;
         Poll::Ready(Some(Ok(frame)))
@@ -85,7 +126,7 @@ impl Body for Reply {
         match &self.0 {
             Part::Done => SizeHint::with_exact(0),
             Part::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Part::Message(..) | Part::Trailers(_) | Part::Stream(_) => SizeHint::default(),
+            Part::Message(..) | Part::Trailers(_) | Part::Stream(_) | Part::Lines(_) => SizeHint::default(),
         }
     }
 }

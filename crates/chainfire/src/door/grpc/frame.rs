@@ -2,9 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use hyper::body::Body;
+use h2::RecvStream;
+use hyper::body::{Body, Frame, Incoming};
 use prost::Message;
 use store::limits::REQUEST_BYTES_MAX;
 use tonic::{Code, Status};
@@ -14,8 +16,7 @@ pub const PREFIX_BYTES: usize = 5;
 /// Longest message that is read: the store's limit and 512 KiB for what the protocol adds, which is etcd's default.
 pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 
-/// Up to this size a message is copied out of the buffer it arrived in. That buffer is shared with what came before
-/// and after it, and a key kept in memory would keep all of it.
+/// Up to this size a message is copied out of the buffer that it shares with the next.
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
 pub fn encode(message: &impl Message) -> Bytes {
@@ -32,9 +33,46 @@ pub fn start(bytes: usize) -> BytesMut {
     frame
 }
 
+/// Where a request's messages come from.
+pub enum Wire {
+    Http2(RecvStream),
+    Http1(Incoming),
+    /// All of them at once, for a request that was translated.
+    Whole(Bytes),
+}
+
+impl Body for Wire {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Http2(body) => body.poll_data(cx).map(|data| {
+                Some(data?.map_err(Into::into).and_then(|data| {
+                    body.flow_control().release_capacity(data.len())?;
+                    Ok(Frame::data(data))
+                }))
+            }),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http2(body) => body.is_end_stream(),
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+}
+
 /// The messages of a request's body, one after the other.
-pub struct Messages<B> {
+pub struct Messages<B = Wire> {
     body: B,
+    /// A message that came in one piece, as most do.
+    whole: Option<Bytes>,
     buffered: BytesMut,
     ended: bool,
 }
@@ -45,7 +83,7 @@ where
     B::Error: std::fmt::Display,
 {
     pub fn new(body: B) -> Self {
-        Self { body, buffered: BytesMut::new(), ended: false }
+        Self { body, whole: None, buffered: BytesMut::new(), ended: false }
     }
 
     /// The next message and its length in bytes; `None` when the client has sent its last one. Cancel safe.
@@ -74,7 +112,7 @@ where
         // A body that is dropped before its end would be taken for a cancelled call.
         while !self.ended && !self.body.is_end_stream() {
             self.read().await?;
-            if !self.buffered.is_empty() {
+            if !self.buffered.is_empty() || self.whole.is_some() {
                 return Err(Status::internal("grpc: a unary call with more than one message"));
             }
         }
@@ -87,7 +125,15 @@ where
             None => self.ended = true,
             Some(Err(error)) => return Err(Status::cancelled(error.to_string())),
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
+                let Ok(data) = frame.into_data() else { return Ok(()) };
+                if self.buffered.is_empty()
+                    && let Some(([0, length @ ..], message)) = data.split_first_chunk::<PREFIX_BYTES>()
+                    && u32::from_be_bytes(*length) as usize == message.len()
+                {
+                    // Copied out of the buffer it arrived in: that is shared with what came before and after it, and a
+                    // key kept in memory would keep all of it.
+                    self.whole = Some(Bytes::copy_from_slice(message));
+                } else {
                     self.buffered.extend_from_slice(&data);
                 }
             }
@@ -97,6 +143,9 @@ where
 
     /// A whole message, when it has arrived.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        if let Some(whole) = self.whole.take() {
+            return Ok(Some(whole));
+        }
         let Some(prefix) = self.buffered.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [compressed, length @ ..] = *prefix;
         if compressed != 0 {
@@ -124,10 +173,8 @@ where
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
-    use std::task::{Context, Poll};
 
     use etcd::proto::etcdserverpb::PutRequest;
-    use hyper::body::Frame;
 
     use super::*;
 

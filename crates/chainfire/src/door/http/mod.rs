@@ -1,16 +1,28 @@
 //! Plain HTTP beside gRPC, on the same port.
 
+mod gateway;
 mod health;
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::desk::Desk;
 use super::grpc::Reply;
+use super::grpc::frame::Wire;
 use super::metrics::Facts;
 use super::options::Options;
 
-pub async fn answer(desk: &Desk, request: Request<Incoming>) -> Response<Reply> {
+/// Calls in JSON, and all that [`answer`] knows.
+pub async fn calls(desk: &Arc<Desk>, request: Request<Wire>) -> Response<Reply> {
+    match gateway::answer(desk, request).await {
+        Ok(answer) => answer,
+        Err(request) => answer(desk, &request).await,
+    }
+}
+
+/// Health, metrics and the version.
+pub async fn answer<B>(desk: &Desk, request: &Request<B>) -> Response<Reply> {
     if request.method() != Method::GET {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
         refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));

@@ -46,6 +46,15 @@ struct Listening {
     watches: Vec<Recipient>,
 }
 
+/// What a watch wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// Everything from now on; this revision, the newest known, has been.
+    After(Revision),
+    /// Everything from this revision on.
+    At(Revision),
+}
+
 /// Whether a watch is in a group now.
 pub enum Joined {
     In,
@@ -67,25 +76,23 @@ impl Group {
         self.state.lock().pump = Some(task.abort_handle());
     }
 
-    /// `from: None` wants everything from now on, which is `to.from` at the least: what the store has may not have been
-    /// told yet. `created` makes what the client is told first: the watch is there, and
-    /// begins after this revision.
+    /// `created` makes what the client is told first: the watch is there, and begins after this revision.
     pub fn join(
         &self,
         stream: StreamId,
         queue: &Arc<Queue>,
         mut to: Recipient,
-        from: Option<Revision>,
+        start: Start,
         created: impl FnOnce(Revision) -> Option<Out>,
     ) -> Joined {
         let state = &mut *self.state.lock();
         if state.ended {
             return Joined::Ended;
         }
-        match from {
-            None => to.from = to.from.max(state.told.next()),
-            Some(from) if from <= state.told => return Joined::Missed,
-            Some(from) => to.from = from,
+        match start {
+            Start::After(newest) => to.from = state.told.max(newest).next(),
+            Start::At(from) if from <= state.told => return Joined::Missed,
+            Start::At(from) => to.from = from,
         }
         // Under the lock, so that no event comes before it.
         if let Some(created) = created(to.from.before()) {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use store::{Error, Key, RangeEnd, Revision, Span, Store, WatchRequest};
 
 use super::chunk::Recipient;
-use super::group::{Group, Joined, StreamId};
+use super::group::{Group, Joined, Start, StreamId};
 use super::queue::{Out, Queue};
 
 /// Times that a group is opened anew because it ended, or its start was compacted, while it was opened.
@@ -35,7 +35,7 @@ impl Hub {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Puts a watch into the group of its keys, which is opened when there is none. `None`: the group is past `from`
+    /// Puts a watch into the group of its keys, which is opened when there is none. `None`: the group is past its start
     /// already. `created` is called once at most, and only when the watch is in the group.
     pub async fn join(
         &self,
@@ -43,38 +43,41 @@ impl Hub {
         stream: StreamId,
         queue: &Arc<Queue>,
         to: Recipient,
-        from: Option<Revision>,
+        start: Start,
         created: impl Fn(Revision) -> Option<Out>,
     ) -> Result<Option<Arc<Group>>, Error> {
         let key = (span.start.clone(), span.end.clone());
         for _ in 0..TRIES_MAX {
             let known = self.groups.lock().get(&key).cloned();
             if let Some(group) = known {
-                match group.join(stream, queue, to, from, &created) {
+                match group.join(stream, queue, to, start, &created) {
                     Joined::In => return Ok(Some(group)),
                     Joined::Missed => return Ok(None),
                     Joined::Ended => self.forget(&group),
                 }
             }
             let next = self.store.status().await?.revision.next();
-            let start = from.map_or(next, |from| from.min(next));
+            let from = match start {
+                Start::After(newest) => next.max(newest.next()),
+                Start::At(from) => from.min(next),
+            };
             let request =
-                WatchRequest { start: span.start.clone(), end: span.end.clone(), from: Some(start), previous: true };
+                WatchRequest { start: span.start.clone(), end: span.end.clone(), from: Some(from), previous: true };
             let watcher = match self.store.watch(request).await {
                 Ok(watcher) => watcher,
-                Err(Error::Compacted { .. }) if from.is_none() => continue,
+                Err(Error::Compacted { .. }) if matches!(start, Start::After(_)) => continue,
                 Err(error) => return Err(error),
             };
-            let group = Group::new(span.clone(), start);
+            let group = Group::new(span.clone(), from);
             // It is joined before anybody else can see it, so that it is not empty when they do.
-            if !matches!(group.join(stream, queue, to, from, |_| None), Joined::In) {
+            if !matches!(group.join(stream, queue, to, start, |_| None), Joined::In) {
                 continue;
             }
             let mut groups = self.groups.lock();
             if groups.contains_key(&key) {
                 continue;
             }
-            if let Some(created) = created(start.before()) {
+            if let Some(created) = created(from.before()) {
                 queue.say(created);
             }
             group.start(self.store.clone(), watcher, self.itself.clone());

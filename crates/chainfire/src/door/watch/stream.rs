@@ -12,14 +12,13 @@ use etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use etcd::proto::etcdserverpb::{WatchCreateRequest, WatchRequest as WireRequest, WatchResponse};
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use hyper::body::Incoming;
 use store::{Error, Revision, Span, WatchRequest, Watcher};
 use tokio::time::Interval;
 use tonic::Status;
 
 use super::catch_up::{From, Outcome, Step, step};
 use super::chunk::{Chunk, Recipient, Taste};
-use super::group::{Ask, Ended, Group, StreamId};
+use super::group::{Ask, Ended, Group, Start, StreamId};
 use super::queue::{Out, Queue, Serial};
 use crate::door::desk::{Call, Desk};
 use crate::door::grpc::body::Frames;
@@ -43,7 +42,7 @@ const WATCHES_MAX: usize = 65_536;
 /// Says that an answer is about no watch in particular.
 const NO_WATCH: i64 = -1;
 
-pub fn watch(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) -> Frames {
+pub fn watch(desk: Arc<Desk>, call: Call, requests: Messages) -> Frames {
     let stream = Stream::new(desk, call, requests);
     Box::pin(futures::stream::unfold(Some(stream), |stream| async {
         let mut stream = stream?;
@@ -87,7 +86,7 @@ struct Stream {
     desk: Arc<Desk>,
     call: Call,
     /// `None` once the client has sent its last one.
-    requests: Option<Messages<Incoming>>,
+    requests: Option<Messages>,
     id: StreamId,
     queue: Arc<Queue>,
     watches: HashMap<Serial, Watch>,
@@ -100,8 +99,11 @@ struct Stream {
     steps: FuturesUnordered<BoxFuture<'static, Result<Step, Aborted>>>,
     tickets: HashMap<u64, Ticket>,
     next_ticket: u64,
-    /// The client asked how far the stream is while some watches were behind.
+    /// The client asked how far the stream is, and that is not being found out: some watches are behind, or what is
+    /// being found out is of before it asked.
     progress_wanted: bool,
+    /// The ticket of the stream as a whole is out.
+    progress_asked: bool,
     tick: Interval,
     changes: tokio::sync::watch::Receiver<Seen>,
     _counted: Counted,
@@ -116,7 +118,7 @@ enum Woken {
 }
 
 impl Stream {
-    fn new(desk: Arc<Desk>, call: Call, requests: Messages<Incoming>) -> Self {
+    fn new(desk: Arc<Desk>, call: Call, requests: Messages) -> Self {
         let period = desk.options.progress_interval;
         // So that watches opened together do not all hear at the same moment.
         let jitter = Duration::from_nanos(world::random::number() % (period.as_nanos() as u64 / 10).max(1));
@@ -135,6 +137,7 @@ impl Stream {
             tickets: HashMap::new(),
             next_ticket: 0,
             progress_wanted: false,
+            progress_asked: false,
             tick,
             changes: desk.changes(),
             _counted: Counted::new(&desk, |metrics| &metrics.watch_streams),
@@ -148,6 +151,9 @@ impl Stream {
     async fn next(&mut self) -> Result<Bytes, Status> {
         let mut piece = BytesMut::new();
         loop {
+            if self.progress_wanted && !self.progress_asked && self.all_caught_up() {
+                self.ask_all().await?;
+            }
             while piece.len() < PIECE_BYTES
                 && let Some(out) = self.queue.take()
             {
@@ -198,11 +204,7 @@ impl Stream {
             Out::Frame(frame) => piece.extend_from_slice(&frame),
             Out::Events { chunk, to } => self.tell(&chunk, &to, piece),
             Out::Behind { serial, resume } => self.fall_behind(serial, resume),
-            Out::Progress { ticket, revision } => {
-                if let Some(answer) = self.progress(ticket, revision) {
-                    piece.extend_from_slice(&answer);
-                }
-            }
+            Out::Progress { ticket, revision } => self.progress(ticket, revision, piece),
             Out::Compacted { serial, compacted } => self.compacted(serial, compacted),
             Out::End(status) => return Err(status),
         }
@@ -275,7 +277,8 @@ impl Stream {
             let answer = WatchResponse { header: Some(desk.header(revision)), ..created.clone() };
             Some(Out::Frame(frame::encode(&answer)))
         };
-        let joined = self.desk.hub.join(&span, self.id, &self.queue, to, from, say).await;
+        let start = from.map_or(Start::After(newest), Start::At);
+        let joined = self.desk.hub.join(&span, self.id, &self.queue, to, start, say).await;
         match joined.map_err(refusal::of)? {
             Some(group) => {
                 self.insert(serial, id, span, to, Place::Group(group));
@@ -376,16 +379,13 @@ impl Stream {
             }
             Outcome::Refused(error) => self.failed(serial, error)?,
         }
-        if self.progress_wanted && self.all_caught_up() {
-            self.ask_all().await?;
-        }
         Ok(())
     }
 
     async fn rejoin(&mut self, serial: Serial, watcher: Watcher, from: Revision) -> Result<(), Status> {
         let Some(watch) = self.watches.get(&serial) else { return Ok(()) };
         let (span, to) = (watch.span.clone(), watch.to);
-        match self.desk.hub.join(&span, self.id, &self.queue, to, Some(from), |_| None).await {
+        match self.desk.hub.join(&span, self.id, &self.queue, to, Start::At(from), |_| None).await {
             Ok(Some(group)) => {
                 if let Some(watch) = self.watches.get_mut(&serial) {
                     watch.place = Place::Group(group);
@@ -482,7 +482,7 @@ impl Stream {
 
     /// How far is the stream as a whole?
     async fn ask_all(&mut self) -> Result<(), Status> {
-        self.progress_wanted = !self.all_caught_up();
+        self.progress_wanted = self.progress_asked || !self.all_caught_up();
         if self.progress_wanted {
             return Ok(());
         }
@@ -492,6 +492,7 @@ impl Stream {
             self.say(newest, WatchResponse { watch_id: NO_WATCH, ..WatchResponse::default() });
             return Ok(());
         }
+        self.progress_asked = true;
         let ticket = self.ticket(Ticket::Stream { left: groups.len(), revision: Revision(u64::MAX) });
         for group in groups {
             self.ask(&group, ticket);
@@ -516,20 +517,30 @@ impl Stream {
         }
     }
 
-    fn progress(&mut self, ticket: u64, revision: Revision) -> Option<Bytes> {
-        let (watch_id, revision) = match self.tickets.remove(&ticket)? {
-            Ticket::Watch(serial) => (self.watches.get(&serial)?.id, revision),
-            Ticket::Stream { left, revision: least } => {
+    fn progress(&mut self, ticket: u64, revision: Revision, piece: &mut BytesMut) {
+        let (watch_id, revision) = match self.tickets.remove(&ticket) {
+            // A watch that has fallen behind since is not as far as its group.
+            Some(Ticket::Watch(serial)) => match self.watches.get(&serial) {
+                Some(Watch { id, place: Place::Group(_), .. }) => (*id, revision),
+                Some(_) | None => return,
+            },
+            Some(Ticket::Stream { left, revision: least }) => {
                 let (left, least) = (left - 1, least.min(revision));
                 if left > 0 {
                     self.tickets.insert(ticket, Ticket::Stream { left, revision: least });
-                    return None;
+                    return;
+                }
+                self.progress_asked = false;
+                if !self.all_caught_up() {
+                    self.progress_wanted = true;
+                    return;
                 }
                 (NO_WATCH, least)
             }
+            None => return,
         };
         let header = Some(self.desk.header(revision));
-        Some(frame::encode(&WatchResponse { header, watch_id, ..WatchResponse::default() }))
+        piece.extend_from_slice(&frame::encode(&WatchResponse { header, watch_id, ..WatchResponse::default() }));
     }
 }
 
