@@ -27,12 +27,14 @@ mod proposer;
 mod reads;
 mod rebuild;
 mod replicate;
+pub mod restore;
 mod room;
 mod roster;
 mod service;
 mod standing;
 mod store;
 pub mod types;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -177,6 +179,10 @@ impl Member {
         self.inner.peers.keep_only(|_| false);
         // Fails only when Raft has ended by itself before.
         let _ = self.inner.core.shutdown().await;
+        // So that the next start need not read the log. It can, when the disk does not take it.
+        if let Err(error) = self.inner.reader.flush().await {
+            tracing::warn!(%error, "the state stays behind the log until the next start");
+        }
         let closed = self.inner.log.close().await;
         self.inner.closed.store(true, Ordering::Release);
         match closed {

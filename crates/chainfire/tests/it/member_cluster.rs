@@ -1,5 +1,6 @@
 //! Several members in one process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +131,13 @@ impl Cluster {
         })
         .await
         .put(self, n);
+    }
+
+    pub fn folder(&self, n: usize) -> PathBuf {
+        match self.nodes[n].place.place() {
+            Place::Folder(dir) => dir,
+            Place::Simulated(_) => panic!("it lies in memory"),
+        }
     }
 
     pub fn member(&self, n: usize) -> &Arc<Member> {

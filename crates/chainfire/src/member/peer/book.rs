@@ -1,11 +1,17 @@
 //! Where the members are reached, and what went wrong on the way there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::address::Address;
 use crate::member::types::{Contact, MemberId};
+
+/// Whoever has something to say to a member tries again sooner. Only a leader speaks to all: others that tried once, in an
+/// election, would complain for ever.
+const TROUBLE_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 pub struct Book {
@@ -15,8 +21,8 @@ pub struct Book {
 #[derive(Default)]
 struct Page {
     addresses: Vec<Address>,
-    /// Why it could not be reached the last time; gone when it was.
-    trouble: Option<String>,
+    /// Why it could not be reached the last time, and when that was; gone when it was reached.
+    trouble: Option<(String, Instant)>,
 }
 
 impl Book {
@@ -38,14 +44,16 @@ impl Book {
     pub fn set_trouble(&self, id: MemberId, trouble: Option<String>) -> bool {
         let mut pages = self.pages.lock();
         let Some(page) = pages.get_mut(&id) else { return false };
-        let news = page.trouble != trouble;
-        page.trouble = trouble;
+        let news = page.trouble.as_ref().map(|(why, _)| why) != trouble.as_ref();
+        page.trouble = trouble.map(|why| (why, Instant::now()));
         news
     }
 
-    /// By member, ascending.
+    /// Those of the last seconds, by member, ascending.
     pub fn troubles(&self) -> Vec<(MemberId, String)> {
         let pages = self.pages.lock();
-        pages.iter().filter_map(|(id, page)| Some((*id, page.trouble.clone()?))).collect()
+        let troubled = pages.iter().filter_map(|(id, page)| Some((*id, page.trouble.as_ref()?)));
+        let fresh = troubled.filter(|(_, (_, at))| at.elapsed() < TROUBLE_MAX);
+        fresh.map(|(id, (why, _))| (id, why.clone())).collect()
     }
 }
