@@ -9,9 +9,11 @@
 //! cargo xtask sample    the sample image, for tests
 //! cargo xtask openapi   the API's document, into api/
 //! cargo xtask codegen   the etcd protocol's code, into crates/etcd/src/proto
+//! cargo xtask clients   the tests of the crate etcd-client, at etcd and at vt store serve
 //! ```
 
 mod bench;
+mod clients;
 mod cloud;
 mod codegen;
 mod demo;
@@ -41,7 +43,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   guide                         follows docs/guides/first-app.md with the vt of `cargo build --workspace`
   sample DIR                    the sample images
   openapi [--write]             checks api/openapi.json; --write replaces it
-  codegen [--check|--write]     checks the etcd protocol's generated code; --write replaces it";
+  codegen [--check|--write]     checks the etcd protocol's generated code; --write replaces it
+  clients                       the tests of the crate etcd-client, at etcd and at vt store serve";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         ["openapi", "--write"] => openapi::openapi(true),
         ["codegen"] | ["codegen", "--check"] => codegen::codegen(false),
         ["codegen", "--write"] => codegen::codegen(true),
+        ["clients"] => clients::clients(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

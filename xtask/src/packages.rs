@@ -41,11 +41,21 @@ pub const TEST: &[(&str, &str)] = &[
     ("python3", "test servers"),
     ("etcd-server", "a real etcd, as a store and to compare with"),
     ("etcd-client", "a client of the store that others wrote"),
+    ("python3-venv", "clients of the store in Python"),
+    ("npm", "a client of the store in JavaScript"),
 ];
 
+/// Under its own name, or as what another package says that it provides: Node's own package has npm in it.
 fn installed(package: &str) -> bool {
-    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).output();
-    query.is_ok_and(|done| String::from_utf8_lossy(&done.stdout).contains("install ok installed"))
+    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}|${Package}, ${Provides}\n"]).output();
+    query.is_ok_and(|done| {
+        String::from_utf8_lossy(&done.stdout).lines().any(|line| match line.split_once('|') {
+            Some(("install ok installed", names)) => {
+                names.split(',').any(|name| name.split_whitespace().next() == Some(package))
+            }
+            _ => false,
+        })
+    })
 }
 
 /// Installs what is missing and says so first.

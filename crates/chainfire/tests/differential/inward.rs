@@ -123,6 +123,16 @@ impl Inward for pb::LeaseLeasesResponse {
     }
 }
 
+impl Inward for pb::HashKvResponse {
+    fn inward(&mut self, frame: &mut Frame) {
+        frame.header_in(&mut self.header);
+        self.hash = 0;
+        self.compact_revision = frame.revision_in(self.compact_revision);
+        // Not in version 3.4.
+        self.hash_revision = 0;
+    }
+}
+
 impl Inward for pb::MemberListResponse {
     fn inward(&mut self, frame: &mut Frame) {
         frame.header_in(&mut self.header);

@@ -18,24 +18,26 @@ mod make;
 mod make_auth;
 mod play;
 mod run;
-mod server;
+#[allow(dead_code, reason = "each of the two test programs uses its part")]
+#[path = "../servers/mod.rs"]
+mod servers;
 mod shrink;
 mod step;
 mod streams;
-mod subject;
+mod tidy;
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::run::{AUTH, KEYS, Kind};
-use crate::server::Server;
+use crate::servers::{Server, chainfire, etcd};
 
 /// Side by side the tests would only wait for each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn compare(kind: Kind, seconds: u64, open: impl AsyncFn() -> anyhow::Result<Server>) {
-    if let Some(reason) = server::etcd_is_missing() {
+    if let Some(reason) = etcd::is_missing() {
         println!("skipped: {reason}");
         return;
     }
@@ -48,20 +50,40 @@ fn compare(kind: Kind, seconds: u64, open: impl AsyncFn() -> anyhow::Result<Serv
 /// What differs between two of them is no difference to speak of.
 #[test]
 fn etcd_answers_as_etcd_does() {
-    compare(KEYS, 5, server::etcd);
-}
-
-#[test]
-fn the_door_over_memory_answers_as_etcd_does() {
-    compare(KEYS, 10, subject::memory);
-}
-
-#[test]
-fn the_door_over_the_embedded_engine_answers_as_etcd_does() {
-    compare(KEYS, 20, subject::embedded);
+    compare(KEYS, 5, etcd::start);
 }
 
 #[test]
 fn etcd_lets_through_whom_etcd_lets_through() {
-    compare(AUTH, 5, server::etcd);
+    compare(AUTH, 5, etcd::start);
+}
+
+#[test]
+fn the_door_over_memory_answers_as_etcd_does() {
+    compare(KEYS, 10, chainfire::memory);
+}
+
+#[test]
+fn the_door_over_the_embedded_engine_answers_as_etcd_does() {
+    compare(KEYS, 10, chainfire::embedded);
+}
+
+#[test]
+fn the_door_over_a_member_answers_as_etcd_does() {
+    compare(KEYS, 15, chainfire::member);
+}
+
+#[test]
+fn the_door_over_a_follower_answers_as_etcd_does() {
+    compare(KEYS, 15, chainfire::follower);
+}
+
+#[test]
+fn the_door_over_the_embedded_engine_lets_through_whom_etcd_lets_through() {
+    compare(AUTH, 10, chainfire::embedded);
+}
+
+#[test]
+fn the_door_over_a_follower_lets_through_whom_etcd_lets_through() {
+    compare(AUTH, 10, chainfire::follower);
 }

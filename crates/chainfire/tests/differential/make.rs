@@ -82,6 +82,7 @@ impl Maker {
             Compact,
             Lease,
             Watch,
+            Hash,
             Expire,
             Settle,
         }
@@ -93,7 +94,7 @@ impl Maker {
             Kind::Watches => {
                 &[(3, Range), (30, Put), (12, Delete), (15, Txn), (3, Compact), (5, Lease), (30, Watch), (2, Settle)]
             }
-            Kind::Past => &[(45, Range), (18, Put), (10, Delete), (10, Txn), (8, Compact), (8, Watch)],
+            Kind::Past => &[(45, Range), (18, Put), (10, Delete), (10, Txn), (8, Compact), (8, Watch), (2, Hash)],
             Kind::Leases => &[(5, Range), (25, Put), (10, Delete), (10, Txn), (2, Compact), (40, Lease), (5, Watch)],
             Kind::Large => &[(15, Range), (40, Put), (5, Delete), (15, Txn), (5, Compact), (25, Watch)],
             Kind::Expiry => &[(10, Range), (20, Put), (10, Delete), (10, Txn), (10, Lease), (10, Watch), (5, Expire)],
@@ -106,6 +107,7 @@ impl Maker {
             Compact => Step::Compact(self.compact()),
             Lease => self.lease_step(),
             Watch => self.watch_step(),
+            Hash => Step::HashKv { revision: self.revision() },
             Settle => Step::Settle,
             Expire => {
                 let keys = (0..self.choices.below(4)).map(|_| self.choices.key()).collect();

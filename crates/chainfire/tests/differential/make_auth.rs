@@ -6,8 +6,8 @@ use etcd::proto::authpb::Permission;
 
 use crate::choice::Choices;
 use crate::make;
-use crate::play::ROOT;
 use crate::step::{Auth, Step};
+use crate::tidy::ROOT;
 
 const USERS: [&str; 3] = ["root", "ann", "bob"];
 const ROLES: [&str; 3] = ["root", "reader", "writer"];

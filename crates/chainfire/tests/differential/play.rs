@@ -19,6 +19,7 @@ use crate::frame::Frame;
 use crate::inward::{self, Inward};
 use crate::step::{Auth, Step, terse};
 use crate::streams::{Change, Stream, Watched};
+use crate::tidy;
 
 /// A lease that is granted for less lives so long in etcd, and a moment longer until somebody looks.
 const EXPIRY_WAIT: Duration = Duration::from_secs(30);
@@ -26,12 +27,6 @@ const EXPIRY_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A step that is not over by then hangs. Long enough for every watch to be waited for in vain.
 const STEP_MAX: Duration = Duration::from_secs(100);
-
-/// What a history left behind is removed before the next one; so many leases at most are in the way of the next.
-const TIDY_TRIES: usize = 5;
-
-/// The password that root always has, so that what a history switched on can be switched off.
-pub const ROOT: (&str, &str) = ("root", "root");
 
 /// What was asked, as it was meant, and each line of the answer.
 #[derive(Clone, Debug)]
@@ -43,10 +38,10 @@ pub struct Played {
 /// Connections to one server.
 #[derive(Clone)]
 pub struct Clients {
-    kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
+    pub kv: KvClient<Channel>,
+    pub lease: LeaseClient<Channel>,
     watch: WatchClient<Channel>,
-    auth: AuthClient<Channel>,
+    pub auth: AuthClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
 }
@@ -62,12 +57,6 @@ impl Clients {
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel),
         })
-    }
-
-    /// Whether the server takes writes by now.
-    pub async fn answer(&self) -> bool {
-        let put = pb::PutRequest { key: Bytes::from_static(b"up"), ..pb::PutRequest::default() };
-        self.kv.clone().put(put).await.is_ok()
     }
 }
 
@@ -109,9 +98,9 @@ impl Player {
     pub async fn begin(clients: Clients, with_auth: bool, patience: Duration) -> anyhow::Result<Self> {
         let mut clients = clients;
         if with_auth {
-            tidy_auth(&mut clients).await?;
+            tidy::auth(&mut clients).await?;
         }
-        let base = tidy(&mut clients).await?;
+        let base = tidy::keys(&mut clients).await?;
         let frame = Frame::new(base);
         Ok(Self { clients, frame, streams: BTreeMap::new(), token: None, tokens: HashMap::new(), with_auth, patience })
     }
@@ -204,6 +193,10 @@ impl Player {
                 call!(self.lease.lease_time_to_live(look))
             }
             Step::Leases => call!(self.lease.lease_leases(pb::LeaseLeasesRequest {})),
+            Step::HashKv { revision } => {
+                let revision = self.frame.revision_out(*revision);
+                call!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
+            }
             composed => unreachable!("{composed:?} is no single request"),
         }
     }
@@ -303,7 +296,7 @@ impl Player {
         let to_delete: BTreeSet<Bytes> =
             watches().filter(|watch| watch.sees_deletes_alone()).map(Watched::start).collect();
         let mut changes = Vec::new();
-        let token = if self.with_auth { root_token(&mut self.clients).await } else { None };
+        let token = if self.with_auth { tidy::root_token(&mut self.clients).await } else { None };
         for key in keys {
             let put =
                 pb::PutRequest { key: key.clone(), value: Bytes::from_static(b"mark"), ..pb::PutRequest::default() };
@@ -398,46 +391,4 @@ impl Player {
             Auth::Alarms => call!(self.maintenance.alarm(pb::AlarmRequest::default())),
         }
     }
-}
-
-/// Removes leases, keys and the past; answers the newest revision.
-async fn tidy(clients: &mut Clients) -> anyhow::Result<i64> {
-    for _ in 0..TIDY_TRIES {
-        let leases = clients.lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner().leases;
-        if leases.is_empty() {
-            break;
-        }
-        for lease in leases {
-            // It may have run out by now.
-            let _ = clients.lease.lease_revoke(pb::LeaseRevokeRequest { id: lease.id }).await;
-        }
-    }
-    let nul = Bytes::from_static(b"\0");
-    // A revision of its own, so that there is something to compact.
-    let put = pb::PutRequest { key: nul.clone(), ..pb::PutRequest::default() };
-    clients.kv.put(put).await?;
-    let everything = pb::DeleteRangeRequest { key: nul.clone(), range_end: nul, prev_kv: false };
-    let header = clients.kv.delete_range(everything).await?.into_inner().header;
-    let revision = header.map_or(0, |header| header.revision);
-    clients.kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
-    Ok(revision)
-}
-
-/// None when nobody has to show who they are.
-async fn root_token(clients: &mut Clients) -> Option<String> {
-    let login = pb::AuthenticateRequest { name: ROOT.0.to_owned(), password: ROOT.1.to_owned() };
-    Some(clients.auth.authenticate(login).await.ok()?.into_inner().token)
-}
-
-/// Switches auth off and removes users and roles.
-async fn tidy_auth(clients: &mut Clients) -> anyhow::Result<()> {
-    let token = root_token(clients).await;
-    clients.auth.auth_disable(carrying(pb::AuthDisableRequest {}, token.as_deref())).await?;
-    for name in clients.auth.user_list(pb::AuthUserListRequest {}).await?.into_inner().users {
-        clients.auth.user_delete(pb::AuthUserDeleteRequest { name }).await?;
-    }
-    for role in clients.auth.role_list(pb::AuthRoleListRequest {}).await?.into_inner().roles {
-        clients.auth.role_delete(pb::AuthRoleDeleteRequest { role }).await?;
-    }
-    Ok(())
 }

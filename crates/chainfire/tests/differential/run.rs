@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::play::{Clients, Played, Player};
-use crate::server::Server;
+use crate::servers::{Server, etcd};
 use crate::shrink;
 use crate::step::{Step, terse};
 
@@ -123,16 +124,8 @@ fn failed_once(kind: Kind) -> VecDeque<u64> {
 
 /// Plays histories for `budget` at Debian's etcd and at what `open` opens; panics when they differ.
 pub async fn compare(kind: Kind, budget: Duration, open: impl AsyncFn() -> Result<Server>) {
-    let mut pairs = Vec::new();
-    for _ in 0..LANES {
-        let servers =
-            [crate::server::etcd().await.expect("etcd"), open().await.expect("the server compared with etcd")];
-        let clients = [
-            Clients::connect(&servers[0].endpoint).await.expect("a connection to etcd"),
-            Clients::connect(&servers[1].endpoint).await.expect("a connection"),
-        ];
-        pairs.push(Pair { clients, servers });
-    }
+    // Side by side: an etcd takes more than a second to elect itself.
+    let pairs = try_join_all((0..LANES).map(|_| pair(&open))).await.expect("pairs of servers");
     let queue = Mutex::new(Queue {
         failed_once: failed_once(kind),
         next: number(SEED).unwrap_or(1),
@@ -142,11 +135,18 @@ pub async fn compare(kind: Kind, budget: Duration, open: impl AsyncFn() -> Resul
         steps: 0,
         failures: Vec::new(),
     });
-    futures::future::join_all(pairs.into_iter().map(|pair| lane(pair, kind, &queue))).await;
+    join_all(pairs.into_iter().map(|pair| lane(pair, kind, &queue))).await;
     let queue = queue.into_inner();
     println!("{} histories of kind {}, {} steps", queue.played, kind.name, queue.steps);
     assert!(queue.failures.is_empty(), "{}", queue.failures.join("\n"));
     assert!(queue.played > 0, "not one history was played");
+}
+
+async fn pair(open: &impl AsyncFn() -> Result<Server>) -> Result<Pair> {
+    let (etcd, subject) = tokio::join!(etcd::start(), open());
+    let servers = [etcd.context("etcd")?, subject.context("the server compared with etcd")?];
+    let clients = [Clients::connect(&servers[0].endpoint).await?, Clients::connect(&servers[1].endpoint).await?];
+    Ok(Pair { clients, servers })
 }
 
 async fn lane(pair: Pair, kind: Kind, queue: &Mutex<Queue>) {

@@ -30,6 +30,9 @@ pub enum Step {
         lease: i64,
         keys: Vec<bytes::Bytes>,
     },
+    HashKv {
+        revision: i64,
+    },
     Watch {
         stream: usize,
         create: pb::WatchCreateRequest,

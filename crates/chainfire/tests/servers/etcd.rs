@@ -1,17 +1,16 @@
-//! The servers that histories are played at: each on loopback, in a folder of its own, ended when dropped.
+//! Debian's etcd, one member.
 
-use std::any::Any;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use etcd::proto::etcdserverpb::PutRequest;
+use etcd::proto::etcdserverpb::kv_client::KvClient;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::play::Clients;
+use super::{Server, folder, free_port};
 
 /// A start on a loaded machine takes seconds.
 const START_WAIT: Duration = Duration::from_mins(1);
@@ -19,26 +18,8 @@ const START_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A port that was free a moment ago may be taken now.
 const START_TRIES: usize = 3;
 
-pub struct Server {
-    pub endpoint: String,
-    log: Option<PathBuf>,
-    /// Whatever lives as long as the server.
-    _kept: Box<dyn Any + Send + Sync>,
-}
-
-impl Server {
-    pub fn new(endpoint: String, kept: impl Any + Send + Sync) -> Self {
-        Self { endpoint, log: None, _kept: Box::new(kept) }
-    }
-
-    /// What it said, to tell why it ended.
-    pub fn last_words(&self) -> String {
-        self.log.as_ref().and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default()
-    }
-}
-
 /// Why etcd cannot be started here, if it cannot.
-pub fn etcd_is_missing() -> Option<String> {
+pub fn is_missing() -> Option<String> {
     match Command::new("etcd").arg("--version").output() {
         Ok(done) if done.status.success() => None,
         Ok(done) => Some(format!("etcd --version: {}", done.status)),
@@ -58,11 +39,11 @@ impl Drop for Process {
     }
 }
 
-/// Debian's etcd, one member. Call it on a thread that outlives it: it ends with that thread too.
-pub async fn etcd() -> Result<Server> {
+/// Call it on a thread that outlives the server: it ends with that thread too.
+pub async fn start() -> Result<Server> {
     let mut last = None;
     for _ in 0..START_TRIES {
-        match start_etcd().await {
+        match start_once().await {
             Ok(server) => return Ok(server),
             Err(error) => last = Some(error),
         }
@@ -70,7 +51,7 @@ pub async fn etcd() -> Result<Server> {
     Err(last.expect("it was tried"))
 }
 
-async fn start_etcd() -> Result<Server> {
+async fn start_once() -> Result<Server> {
     let dir = tempfile::tempdir_in(folder()).context("a folder for etcd")?;
     let said = dir.path().join("log");
     let log = File::create(&said)?;
@@ -94,9 +75,7 @@ async fn start_etcd() -> Result<Server> {
     let mut process = Process { child, _dir: dir };
     let until = Instant::now() + START_WAIT;
     loop {
-        if let Ok(clients) = Clients::connect(&endpoint).await
-            && clients.answer().await
-        {
+        if takes_writes(&endpoint).await {
             return Ok(Server { log: Some(said), ..Server::new(endpoint, process) });
         }
         if let Some(status) = process.child.try_wait()? {
@@ -109,13 +88,8 @@ async fn start_etcd() -> Result<Server> {
     }
 }
 
-/// In memory where there is such a place: etcd waits for the disk at each write, and that is not what is looked at.
-pub fn folder() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
-}
-
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on loopback")?;
-    Ok(listener.local_addr()?.port())
+/// Writes one key.
+pub async fn takes_writes(endpoint: &str) -> bool {
+    let Ok(mut client) = KvClient::connect(endpoint.to_owned()).await else { return false };
+    client.put(PutRequest { key: "up".into(), ..PutRequest::default() }).await.is_ok()
 }
