@@ -3,6 +3,7 @@
 //! ```text
 //! embedded                      in this process, in the folder that the caller names
 //! embedded:DIR                  the same, in that folder
+//! replicated                    a member of a cluster, in this process; for a cloud alone, with settings of its own
 //! etcd://HOST:PORT,HOST:PORT    any cluster that speaks etcd's protocol, ChainFire's door among them
 //! postgres://USER@HOST/DATABASE one ordered table of revisions in a database
 //! ```
@@ -27,6 +28,7 @@ pub const IDENTITY: &str = "cloud/identity";
 pub enum Place {
     /// `None`: where the caller keeps it.
     Embedded(Option<PathBuf>),
+    Replicated,
     /// `host:port` or URLs.
     Etcd(Vec<String>),
     /// Without a password.
@@ -37,9 +39,13 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "write embedded, embedded:DIR, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE";
+        const FORMS: &str =
+            "write embedded, embedded:DIR, replicated, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE";
         if text == "embedded" {
             return Ok(Place::Embedded(None));
+        }
+        if text == "replicated" {
+            return Ok(Place::Replicated);
         }
         if text == "memory" {
             return Err("memory keeps nothing and is for tests alone".into());
@@ -73,6 +79,7 @@ impl fmt::Display for Place {
         match self {
             Place::Embedded(None) => f.write_str("embedded"),
             Place::Embedded(Some(dir)) => write!(f, "embedded:{}", dir.display()),
+            Place::Replicated => f.write_str("replicated"),
             Place::Etcd(endpoints) => write!(f, "etcd://{}", endpoints.join(",")),
             Place::Postgres(url) => f.write_str(url),
         }
@@ -103,6 +110,10 @@ pub async fn open(place: &Place, access: &Access, folder: &Path) -> Result<Arc<d
             }
             let store = chainfire::Embedded::open(dir, chainfire::Options::default()).await;
             Ok(Arc::new(store.map_err(|error| embedded(dir, &error))?))
+        }
+        Place::Replicated => {
+            let error = Error::invalid("store", "a member is opened by `vt up --store replicated` or `vt store serve`");
+            Err(error.hint("etcd://HOST:PORT   is the URL of one that runs"))
         }
         Place::Postgres(url) => {
             let address = pgstore::Address::parse(&with_password(url, access)).map_err(|error| database(&error))?;
@@ -169,15 +180,12 @@ fn with_password(url: &str, access: &Access) -> String {
     }
 }
 
-/// Parts of what a database says to whom it does not let in; waiting does not help against that.
-const REFUSALS: [&str; 3] = ["authentication failed", "no pg_hba.conf entry", "does not exist"];
-
 fn database(error: &pgstore::OpenError) -> Error {
     use pgstore::OpenError;
     let (code, hint) = match error {
         OpenError::Address { .. } => (Code::InvalidArgument, "postgres://USER@HOST/DATABASE?schema=NAME"),
         OpenError::Certificate { .. } => (Code::InvalidArgument, "look at sslrootcert, sslcert and sslkey in the URL"),
-        OpenError::Connect { reason } if REFUSALS.iter().any(|part| reason.contains(part)) => {
+        OpenError::Denied { .. } => {
             (Code::Unauthenticated, "look at the user, the database and the password in VT_STORE_PASSWORD or its file")
         }
         // A server that starts, stops or is on its way from standby to primary.
@@ -214,6 +222,7 @@ mod tests {
     fn places_are_read_and_written() {
         for text in [
             "embedded",
+            "replicated",
             "embedded:/var/lib/vt/store",
             "etcd://10.0.0.1:2379,10.0.0.2:2379",
             "postgres://vt@db.example/vt?sslmode=verify-full",

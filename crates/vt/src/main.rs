@@ -16,6 +16,7 @@
 mod cli;
 mod client;
 mod cloud;
+mod compactor;
 mod config;
 mod engine;
 mod explain;

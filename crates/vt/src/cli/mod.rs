@@ -37,7 +37,7 @@ mod secrets;
 mod session;
 mod stand_in;
 mod status;
-mod store;
+pub mod store;
 mod token;
 pub mod up;
 mod upload;

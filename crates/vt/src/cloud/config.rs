@@ -13,6 +13,7 @@ use model::Error;
 use model::unit::Size;
 use serde::Serialize;
 
+use crate::compactor::Retention;
 use crate::engine::{Access, Place};
 
 /// A setting: key, default, what it is.
@@ -34,13 +35,32 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "store.url",
         "embedded",
-        "where the truth is kept: embedded, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE",
+        "where the truth is kept: embedded, replicated, etcd://HOST:PORT,... or postgres://USER@HOST/DATABASE",
     ),
     setting("store.cacert", "", "PEM file: who vouches for an etcd's certificates; with it TLS is spoken"),
     setting("store.cert", "", "PEM file: the certificate that an etcd is shown"),
     setting("store.key", "", "PEM file: its private key"),
     setting("store.user", "", "name to log in to an etcd with"),
     setting("store.password_file", "", "file with the password for an etcd or a database"),
+    setting("store.history", "1h", "how long older versions of rows are kept, such as 30m or 24h; 0 keeps all"),
+    setting("store.name", "", "replicated: this member's name; the machine's when empty"),
+    setting("store.listen_client", "http://127.0.0.1:2379", "replicated: where etcd's API is served"),
+    setting("store.advertise_client", "", "replicated: where clients reach it; as it listens when empty"),
+    setting("store.listen_peer", "http://127.0.0.1:2380", "replicated: where other members are served"),
+    setting("store.advertise_peer", "", "replicated: where other members reach it; as it listens when empty"),
+    setting("store.initial_cluster", "", "replicated: NAME=URL,... of all members; this one alone when empty"),
+    setting("store.initial_cluster_state", "new", "replicated: new, or existing to join a cluster that runs"),
+    setting("store.initial_cluster_token", "etcd-cluster", "replicated: tells clusters with equal addresses apart"),
+    setting("store.server_cert", "", "replicated, PEM file: certificate for clients, with https://"),
+    setting("store.server_key", "", "replicated, PEM file: its private key"),
+    setting(
+        "store.server_ca",
+        "",
+        "replicated, PEM file: who vouches for clients; with it they must show a certificate",
+    ),
+    setting("store.peer_cert", "", "replicated, PEM file: certificate for other members, with https://"),
+    setting("store.peer_key", "", "replicated, PEM file: its private key"),
+    setting("store.peer_ca", "", "replicated, PEM file: who vouches for other members"),
     setting("api.listen", "127.0.0.1:7700", "address and port of the API"),
     setting("ingress.http", "127.0.0.1:8080", "address and port for HTTP by host name"),
     setting("ingress.tls", "127.0.0.1:8443", "address and port for TLS by server name"),
@@ -95,6 +115,9 @@ pub struct Config {
     pub node_memory: Option<Size>,
     pub store: Place,
     pub store_access: AccessFiles,
+    pub store_history: Retention,
+    /// Of a member in this process: flags of `vt store serve` with values.
+    pub store_member: Vec<(&'static str, String)>,
     pub api_listen: SocketAddr,
     pub ingress_http: SocketAddr,
     pub ingress_tls: Option<SocketAddr>,
@@ -281,6 +304,8 @@ fn typed(values: &Values) -> Result<Config, Error> {
         node_name: optional(values, "node.name")?,
         node_memory: optional(values, "node.memory")?,
         store: parse(values, "store.url")?,
+        store_history: parse(values, "store.history")?,
+        store_member: member(values),
         store_access: AccessFiles {
             authority: optional(values, "store.cacert")?,
             certificate: optional(values, "store.cert")?,
@@ -306,6 +331,33 @@ fn typed(values: &Values) -> Result<Config, Error> {
         kernel_dir: optional(values, "kernel.dir")?,
         shown: shown.collect(),
     })
+}
+
+/// The settings of a member as `vt store serve` takes them.
+fn member(values: &Values) -> Vec<(&'static str, String)> {
+    let text = |key: &str| values[key].0.clone();
+    let or = |key: &str, other: &str| if text(key).is_empty() { text(other) } else { text(key) };
+    let mut flags = vec![
+        ("name", text("store.name")),
+        ("listen-client-urls", text("store.listen_client")),
+        ("advertise-client-urls", or("store.advertise_client", "store.listen_client")),
+        ("listen-peer-urls", text("store.listen_peer")),
+        ("initial-advertise-peer-urls", or("store.advertise_peer", "store.listen_peer")),
+        ("initial-cluster", text("store.initial_cluster")),
+        ("initial-cluster-state", text("store.initial_cluster_state")),
+        ("initial-cluster-token", text("store.initial_cluster_token")),
+        ("cert-file", text("store.server_cert")),
+        ("key-file", text("store.server_key")),
+        ("trusted-ca-file", text("store.server_ca")),
+        ("peer-cert-file", text("store.peer_cert")),
+        ("peer-key-file", text("store.peer_key")),
+        ("peer-trusted-ca-file", text("store.peer_ca")),
+    ];
+    if !text("store.server_ca").is_empty() {
+        flags.push(("client-cert-auth", "true".to_owned()));
+    }
+    flags.retain(|(_, value)| !value.is_empty());
+    flags
 }
 
 #[cfg(test)]

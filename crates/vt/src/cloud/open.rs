@@ -13,6 +13,7 @@ use world::{Clock, file};
 use super::bootstrap;
 use super::config::{Accelerator, Config};
 use super::{identity, preflight, truth, uploads};
+use crate::compactor;
 
 /// Ids of rows that engines want looked at, waiting for the agent.
 const NUDGES_MAX: usize = 1024;
@@ -32,6 +33,7 @@ pub struct Cloud {
     machines: plasmavmc::Handle,
     keyspaces: Option<chainfire::door::Handle>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    truth: truth::Truth,
     _lock: std::fs::File,
 }
 
@@ -53,7 +55,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     let identity = identity::open_or_create(&folder("identity.json"), &config).await?;
 
     say("opening the store");
-    let store = truth::open(&config, &folder("store"), say).await?;
+    let truth = truth::open(&config, &identity, &folder("store"), say).await?;
+    let store = truth.store.clone();
     truth::claim(&*store, &identity, &config.store).await?;
 
     say("keys and certificates");
@@ -126,6 +129,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
     };
     let (nudge, nudges) = mpsc::channel(NUDGES_MAX);
     let mut tasks = vec![tokio::spawn(forward(plasmavmc::Engine::changes(&machines), nudge))];
+    tasks.push(tokio::spawn(compactor::run(config.store_history, store.clone(), async || Ok(true))));
     let engines = Engines {
         machines: Arc::new(machines.clone()),
         network: network.clone(),
@@ -190,6 +194,7 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         machines,
         keyspaces,
         tasks,
+        truth,
         _lock: lock,
     })
 }
@@ -212,6 +217,7 @@ impl Cloud {
         }
         // With machines running their network stays as it is, and so does their traffic among themselves.
         self.network.close().await;
+        self.truth.close().await;
     }
 }
 

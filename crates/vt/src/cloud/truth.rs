@@ -1,5 +1,6 @@
 //! The store that the cloud stands on: opened, waited for when it is away, and found to be this cloud's own.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use store::{Compare, Op, OpAnswer, Range, Store, Txn};
 use super::config::Config;
 use super::identity::Identity;
 use super::open::Say;
+use crate::cli::store::serve::{self, Given, Served, Settings};
 use crate::engine::{self, COPYING, IDENTITY, Place};
 
 /// Between two attempts to reach a store that others serve.
@@ -37,26 +39,78 @@ pub fn lock(data: &Path) -> Result<File, Error> {
     }
 }
 
-/// Opens the store, however long that takes where others serve it.
-pub async fn open(config: &Config, folder: &Path, say: Say<'_>) -> Result<Arc<dyn Store>, Error> {
+/// The store, and what has to be stopped in order behind it.
+pub struct Truth {
+    pub store: Arc<dyn Store>,
+    member: Option<Served>,
+}
+
+impl Truth {
+    pub async fn close(self) {
+        if let Some(member) = self.member {
+            member.close().await;
+        }
+    }
+}
+
+/// Opens the store, however long that takes where others have to agree or serve it.
+pub async fn open(config: &Config, identity: &Identity, folder: &Path, say: Say<'_>) -> Result<Truth, Error> {
+    if config.store == Place::Replicated {
+        return replicated(config, identity, folder, say).await;
+    }
     let access = config.store_access.read()?;
     let waits = !matches!(config.store, Place::Embedded(_));
-    let mut attempts = 0_u64;
+    let mut wait = Wait::default();
     loop {
         let error = match engine::open(&config.store, &access, folder).await {
-            Ok(store) => return Ok(store),
+            Ok(store) => return Ok(Truth { store, member: None }),
             Err(error) => error,
         };
         if !waits || !error.code.retryable() {
             return Err(error);
         }
-        if attempts.is_multiple_of(TELL_EVERY) {
-            let why = if error.why.is_empty() { &error.message } else { &error.why };
-            say(&format!("waiting for the store at {}: {why}", config.store));
+        let why = if error.why.is_empty() { &error.message } else { &error.why };
+        wait.once(&config.store, why, say).await;
+    }
+}
+
+/// Between attempts.
+#[derive(Default)]
+struct Wait {
+    attempts: u64,
+}
+
+impl Wait {
+    async fn once(&mut self, place: &Place, why: &str, say: Say<'_>) {
+        if self.attempts.is_multiple_of(TELL_EVERY) {
+            say(&format!("waiting for the store at {place}: {why}"));
         }
-        attempts += 1;
+        self.attempts += 1;
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
+}
+
+/// A member of a cluster in this process. Answers once enough of the others are there.
+async fn replicated(config: &Config, identity: &Identity, folder: &Path, say: Say<'_>) -> Result<Truth, Error> {
+    let mut given: BTreeMap<&'static str, String> = config.store_member.iter().cloned().collect();
+    given.entry("name").or_insert_with(|| identity.node.clone());
+    given.insert("data-dir", folder.display().to_string());
+    let settings = Settings::read(&Given(given), &BTreeMap::new()).map_err(|failure| failure.error)?;
+    let mut wait = Wait::default();
+    let served = loop {
+        match serve::open(&settings).await {
+            Ok(served) => break served,
+            Err(failure) if failure.error.code.retryable() => {
+                wait.once(&config.store, &failure.error.why, say).await;
+            }
+            Err(failure) => return Err(failure.error.reason("store_open_failed")),
+        }
+    };
+    let look = Range::key(IDENTITY).keys_only();
+    while let Err(error) = served.member.range(look.clone()).await {
+        wait.once(&config.store, &error.to_string(), say).await;
+    }
+    Ok(Truth { store: served.member.clone(), member: Some(served) })
 }
 
 /// Refuses a store that belongs to another installation, and one that a copy into it left unfinished. An empty one

@@ -51,6 +51,26 @@ impl Served {
         served
     }
 
+    /// A member of our own among others, on these ports; does not wait for it.
+    fn spawn(folder: &Path, name: &str, ports: (u16, u16), cluster: &str, more: &[&str]) -> Self {
+        let (client, peer) = ports;
+        let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let log = std::fs::File::options().create(true).append(true).open(folder.join(format!("{name}.log"))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vt"));
+        command.args(["store", "serve", "--name", name, "--data-dir"]).arg(folder.join(name));
+        command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+        command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+        command.args(["--initial-cluster", cluster]).args(more);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { child, client, peer }
+    }
+
+    fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success(), "a store that is asked to end does so in order");
+    }
+
     fn own(folder: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vt"));
         command.args(["store", "serve"]);
@@ -321,4 +341,156 @@ fn a_store_is_copied_into_an_empty_one() {
         let _ = writeln!(out, "$ vt {line}\n{shown}\n");
     }
     insta::assert_snapshot!(out);
+}
+
+/// Members of one cluster: their ports for clients and for each other, and `--initial-cluster`.
+fn plan(names: &[&str]) -> (Vec<(u16, u16)>, String) {
+    let ports: Vec<(u16, u16)> = names.iter().map(|_| ports::<2>().into()).collect();
+    let each = names.iter().zip(&ports).map(|(name, (_, peer))| format!("{name}=http://127.0.0.1:{peer}"));
+    let cluster = each.collect::<Vec<_>>().join(",");
+    (ports, cluster)
+}
+
+fn endpoints(ports: &[(u16, u16)]) -> String {
+    ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect::<Vec<_>>().join(",")
+}
+
+/// Runs until it ends well.
+fn eventually(place: &Place, endpoints: &str, arguments: &[&str]) -> Ran {
+    let began = Instant::now();
+    loop {
+        let ran = place.vt_with(arguments, &[("VT_STORE_ENDPOINTS", endpoints)], "");
+        if ran.code == 0 {
+            return ran;
+        }
+        assert!(began.elapsed() < PATIENCE, "{arguments:?}: {}", ran.whole());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn value(place: &Place, endpoints: &str, key: &str) -> String {
+    eventually(place, endpoints, &["kv", "get", key, "--value-only"]).stdout
+}
+
+#[test]
+fn three_members_lose_one_and_change_places() {
+    let place = Place::new();
+    let names = ["n1", "n2", "n3"];
+    let (ports, cluster) = plan(&names);
+    let all = endpoints(&ports);
+    let start = |at: usize| Served::spawn(place.path(), names[at], ports[at], &cluster, &[]);
+    let mut members: Vec<Served> = (0..3).map(start).collect();
+    eventually(&place, &all, &["kv", "put", "a", "1"]);
+    eventually(&place, &all, &["store", "check"]);
+    let leader = |endpoints: &str| -> String {
+        let items = eventually(&place, endpoints, &["store", "status", "--json"]).json()["items"].clone();
+        let leads = items.as_array().unwrap().iter().find(|item| item["leader"] == true).unwrap().clone();
+        leads["name"].as_str().unwrap().to_owned()
+    };
+    let first = leader(&all);
+    let other = names.into_iter().find(|name| **name != *first).unwrap();
+    // A member that has just come says its name after a moment.
+    eventually(&place, &all, &["store", "transfer", other]);
+    assert_eq!(leader(&all), other);
+
+    // The leader is lost, and nothing that was answered.
+    let lost = names.iter().position(|name| **name == *other).unwrap();
+    drop(members.remove(lost));
+    eventually(&place, &all, &["kv", "put", "b", "2"]);
+    let status = place.vt(&["store", "status", "--endpoints", &all, "--json"]);
+    assert_eq!(status.code, 1, "{}", status.whole());
+    let away = status.json()["items"].as_array().unwrap().iter().filter(|item| item["phase"] == "away").count();
+    assert_eq!(away, 1, "{}", status.whole());
+    assert_eq!((value(&place, &all, "a"), value(&place, &all, "b")), ("1".to_owned(), "2".to_owned()));
+    members.insert(lost, start(lost));
+    eventually(&place, &all, &["store", "status"]);
+    eventually(&place, &all, &["store", "check"]);
+
+    // Another one comes, listens, votes, and the first goes.
+    let (more, _) = plan(&["n4"]);
+    let url = format!("http://127.0.0.1:{}", more[0].1);
+    let added = place.vt(&["store", "add", "n4", "--peer-url", &url, "--endpoints", &all, "--json"]);
+    let added = added.json();
+    assert_eq!(added["member"]["voter"], false);
+    let serve = added["next"][0].as_str().unwrap();
+    let told = serve.split("--initial-cluster ").nth(1).unwrap().split(' ').next().unwrap();
+    let fourth = Served::spawn(place.path(), "n4", more[0], told, &["--initial-cluster-state", "existing"]);
+    eventually(&place, &all, &["store", "promote", "n4"]);
+    let members_now = eventually(&place, &all, &["store", "members", "--json"]).json()["items"].clone();
+    let voters = members_now.as_array().unwrap().iter().filter(|member| member["voter"] == true).count();
+    assert_eq!(voters, 4, "{members_now}");
+    eventually(&place, &all, &["store", "remove", "n1"]);
+    let rest = endpoints(&[ports[1], ports[2], more[0]]);
+    assert_eq!(value(&place, &rest, "b"), "2");
+    eventually(&place, &rest, &["store", "check"]);
+    let again = place.vt(&["store", "add", "n4", "--peer-url", &url, "--endpoints", &rest]);
+    assert_eq!(again.code, 8, "{}", again.whole());
+
+    drop(members);
+    fourth.terminate();
+    let folder = place.vt(&["store", "check", "--data-dir", "n4", "--json"]).json();
+    assert_eq!((folder["engine"].as_str(), folder["name"].as_str()), (Some("member"), Some("n4")));
+    assert!(folder["revision"].as_u64().unwrap() >= 3, "{folder}");
+}
+
+#[test]
+fn a_snapshot_becomes_a_cluster_on_new_addresses() {
+    let place = Place::new();
+    let served = Served::own(place.path(), &[]);
+    for at in 0..30 {
+        assert_eq!(served.run(&place, &["kv", "put", &format!("k{at:02}"), &format!("value {at}")], "").code, 0);
+    }
+    let busy = place.vt(&["store", "check", "--data-dir", "store"]);
+    assert_eq!(busy.code, 8, "{}", busy.whole());
+    let saved = served.run(&place, &["store", "snapshot", "backup.db", "--json"], "");
+    let saved = saved.json();
+    let again = served.run(&place, &["store", "snapshot", "backup.db"], "");
+    assert_eq!(again.code, 8, "a file that is there is kept\n{}", again.whole());
+    let before = served.run(&place, &["kv", "get", "--prefix", "", "--json"], "").stdout;
+    // What happens later is not in it.
+    assert_eq!(served.run(&place, &["kv", "put", "later", "1"], "").code, 0);
+    drop(served);
+
+    let names = ["r1", "r2", "r3"];
+    let (ports, cluster) = plan(&names);
+    let token = ["--initial-cluster-token", "again"];
+    for name in names {
+        let arguments =
+            ["store", "restore", "backup.db", "--data-dir", name, "--name", name, "--initial-cluster", &cluster];
+        let restored = place.vt(&[&arguments[..], &token[..], &["--json"]].concat()).json();
+        assert_eq!(restored["rows"], 30, "{restored}");
+        let refused = place.vt(&[&arguments[..], &token[..]].concat());
+        assert_eq!(refused.code, 8, "{}", refused.whole());
+    }
+    let members = |more: &[&str]| -> Vec<Served> {
+        (0..3).map(|at| Served::spawn(place.path(), names[at], ports[at], &cluster, more)).collect()
+    };
+    let other = Served::spawn(place.path(), names[0], ports[0], &cluster, &[]);
+    let mut other = other;
+    assert!(!other.child.wait().unwrap().success(), "another token is another cluster");
+    let running = members(&token);
+    let all = endpoints(&ports);
+    let after = eventually(&place, &all, &["kv", "get", "--prefix", "", "--json"]).stdout;
+    assert_eq!(after, before, "rows with their revisions");
+    eventually(&place, &all, &["kv", "put", "new", "1"]);
+    eventually(&place, &all, &["store", "check"]);
+    // They are still there when all of them come again.
+    running.into_iter().for_each(Served::terminate);
+    let sound = place.vt(&["store", "check", "--data-dir", "r2"]);
+    assert_eq!(sound.code, 0, "{}", sound.whole());
+    let _running = members(&token);
+    assert_eq!(value(&place, &all, "new"), "1");
+
+    // Damage is seen before anything is made.
+    let mut bytes = std::fs::read(place.path().join("backup.db")).unwrap();
+    assert_eq!(bytes.len() as u64, saved["bytes"].as_u64().unwrap());
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(place.path().join("damaged.db"), &bytes).unwrap();
+    std::fs::write(place.path().join("cut.db"), &bytes[..bytes.len() - 1]).unwrap();
+    place.write("other.db", "something else");
+    for file in ["damaged.db", "cut.db", "other.db", "none.db"] {
+        let refused = place.vt(&["store", "restore", file, "--data-dir", "bad"]);
+        assert!(refused.code != 0 && !place.path().join("bad").exists(), "{}", refused.whole());
+    }
 }

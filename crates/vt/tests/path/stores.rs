@@ -11,6 +11,7 @@ use crate::{Scenario, skip};
 pub const ALL: &[Scenario] = &[
     ("stores::a_deploy_on_etcd_that_is_away_for_a_while", a_deploy_on_etcd),
     ("stores::a_deploy_on_postgresql_that_is_away_for_a_while", a_deploy_on_postgresql),
+    ("stores::a_deploy_on_three_members_of_which_one_dies_and_two", a_deploy_on_three_members),
 ];
 
 /// A process that ends with its owner.
@@ -47,14 +48,14 @@ impl Drop for Server {
 }
 
 /// Deploys, goes through what `away` and `back` do to the store, restarts, and leaves nothing behind.
-fn path(cloud: &Cloud, name: &str, store: &str, mut away: impl FnMut(), mut back: impl FnMut()) {
+fn path(cloud: &Cloud, name: &str, store: &str, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut()) {
     let cloud = cloud.beside(name, store);
     cloud.up();
     let folder = cloud.app("shop", "v1", 1);
     let url = cloud.vt(&folder, &["deploy", "--json"]).ok().json()["url"].as_str().unwrap().to_owned();
     assert!(cloud.get(&url).ok().stdout.contains("200 OK"));
 
-    away();
+    away(&cloud, &folder);
     let health = || curl(&["-k", &format!("https://127.0.0.1:{}/health", cloud.api_port)]).ok().json();
     cloud.eventually("health says that the store is away", || (health()["store"]["status"] == "away").then_some(()));
     assert!(cloud.get(&url).ok().stdout.contains("200 OK"), "what runs goes on");
@@ -62,10 +63,7 @@ fn path(cloud: &Cloud, name: &str, store: &str, mut away: impl FnMut(), mut back
     assert!(refused.stderr.contains("VT1503") && refused.stderr.contains("store"), "{}", refused.stderr);
     back();
     cloud.eventually("health says that the store answers", || (health()["store"]["status"] == "answers").then_some(()));
-    cloud.eventually("changes are accepted again", || {
-        let ran = Ran::of(cloud.command(&folder, &["project", "create", "after"]).output().unwrap());
-        (ran.code == 0 || ran.code == 8).then_some(())
-    });
+    changed(&cloud, &folder, "after");
 
     assert_eq!(cloud.terminate(), 0);
     cloud.up();
@@ -79,6 +77,14 @@ fn path(cloud: &Cloud, name: &str, store: &str, mut away: impl FnMut(), mut back
     let refused = Ran::of(other.command(&folder, &["up"]).output().unwrap()).fails(8);
     assert!(refused.stderr.contains("belongs to another cloud"), "{}", refused.stderr);
     cloud.stop();
+}
+
+/// A change is accepted, at once or soon.
+fn changed(cloud: &Cloud, folder: &Path, name: &str) {
+    cloud.eventually("a change is accepted", || {
+        let ran = Ran::of(cloud.command(folder, &["project", "create", name]).output().unwrap());
+        (ran.code == 0 || ran.code == 8).then_some(())
+    });
 }
 
 fn log(folder: &Path, name: &str) -> fs::File {
@@ -103,7 +109,7 @@ fn a_deploy_on_etcd(cloud: &Cloud) {
     });
     let store = client.replace("http", "etcd");
     let etcd = std::cell::RefCell::new(&mut etcd);
-    path(cloud, "etcd", &store, || etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
+    path(cloud, "etcd", &store, |_, _| etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
 }
 
 /// Where Debian has it.
@@ -147,5 +153,48 @@ fn a_deploy_on_postgresql(cloud: &Cloud) {
     control(&["start"]);
     let running = Stop(control);
     let store = format!("postgres://photon@127.0.0.1:{port}/postgres?schema=cloud");
-    path(cloud, "postgres", &store, || running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
+    path(cloud, "postgres", &store, |_, _| running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
+}
+
+/// One member may die at any time; with two of three gone the store is away, until one of them is back.
+fn a_deploy_on_three_members(cloud: &Cloud) {
+    let folder = tempfile::tempdir().unwrap();
+    let ports: Vec<(u16, u16)> = (0..3).map(|_| (free_port(), free_port())).collect();
+    let peers = ports.iter().enumerate().map(|(at, (_, peer))| format!("m{at}=http://127.0.0.1:{peer}"));
+    let cluster = peers.collect::<Vec<_>>().join(",");
+    let members = (0..3).map(|at| {
+        let (place, cluster) = (folder.path().to_owned(), cluster.clone());
+        let (client, peer) = ports[at];
+        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        Server::start(move || {
+            let mut command = Command::new(crate::cloud::VT);
+            command.args(["store", "serve", "--name", &format!("m{at}")]);
+            command.arg("--data-dir").arg(place.join(format!("m{at}")));
+            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+            command.args(["--initial-cluster", &cluster]);
+            command.stdout(Stdio::null()).stderr(log(&place, "log"));
+            command
+        })
+    });
+    let members = std::cell::RefCell::new(members.collect::<Vec<_>>());
+    let endpoints = ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect::<Vec<_>>().join(",");
+    let status = || {
+        let mut command = Command::new(crate::cloud::VT);
+        command.args(["store", "status", "--json", "--endpoints", &endpoints]);
+        Ran::of(command.output().unwrap())
+    };
+    cloud.eventually("there is a leader", || (status().code == 0).then_some(()));
+    let leader = || status().json()["items"].as_array()?.iter().position(|item| item["leader"] == true);
+    let two = |cloud: &Cloud, folder: &Path| {
+        // The leader alone first: the cloud goes on with another.
+        let first = leader().unwrap();
+        members.borrow_mut()[first].kill();
+        changed(cloud, folder, "with-two-of-three");
+        members.borrow_mut()[(first + 1) % 3].kill();
+    };
+    let back = || members.borrow_mut().iter_mut().filter(|member| member.child.is_none()).for_each(Server::run);
+    path(cloud, "members", &format!("etcd://{endpoints}"), two, back);
+    let check = Command::new(crate::cloud::VT).args(["store", "check", "--endpoints", &endpoints]).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }

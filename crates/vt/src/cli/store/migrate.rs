@@ -98,6 +98,9 @@ fn place(flag: &str, url: &str) -> Result<Place, Failure> {
         Ok(Place::Embedded(None)) => {
             Err(Failure::usage(format!("{flag} embedded: which folder?")).hint(format!("{flag} embedded:DIR")))
         }
+        Ok(Place::Replicated) => {
+            Err(Failure::usage(format!("{flag} replicated: which one?")).hint(format!("{flag} etcd://HOST:PORT")))
+        }
         Ok(place) => Ok(place),
         Err(why) => Err(Failure::usage(format!("{flag}: {why}"))),
     }
@@ -118,9 +121,9 @@ fn failed(what: &'static str) -> impl Fn(store::Error) -> Failure {
 
 /// Rows, and a hash over key, value and lease of each in the order of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sum {
-    rows: u64,
-    hash: String,
+pub struct Sum {
+    pub rows: u64,
+    pub hash: String,
 }
 
 struct Copied {
@@ -200,7 +203,7 @@ async fn each(
     }
 }
 
-async fn sum(store: &dyn Store) -> Result<Sum, store::Error> {
+pub async fn sum(store: &dyn Store) -> Result<Sum, store::Error> {
     let (mut rows, mut hash) = (0, Sha256::new());
     each(store, None, false, |kv| {
         rows += 1;

@@ -5,7 +5,7 @@
 //! link      how members are reached; told: what their refusals mean
 //! status    every member that was named; facts: what the members say of each other
 //! members   who they are, add, remove, promote, transfer
-//! snapshot compact check   one verb each
+//! snapshot restore compact check   one verb each
 //! migrate   a copy from one engine into another
 //! load      what benches drive stores with
 //! ```
@@ -17,7 +17,8 @@ pub mod link;
 mod load;
 mod members;
 mod migrate;
-mod serve;
+mod restore;
+pub mod serve;
 mod snapshot;
 mod status;
 pub mod told;
@@ -94,6 +95,14 @@ enum Verb {
   vt store snapshot /backup/$(date +%F).db --endpoints 10.0.0.1:2379
   vt store snapshot backup.db --json")]
     Snapshot(snapshot::SnapshotArgs),
+    /// Makes a member of a new cluster from a snapshot; once for each member, with the same file
+    ///
+    /// Rows, revisions, leases, users and roles stay. Nothing is left of the old members and their addresses.
+    #[command(before_help = "Examples:
+  vt store restore backup.db --data-dir /var/lib/store
+  vt store restore backup.db --data-dir d1 --name n1 --initial-cluster n1=http://10.0.1.1:2380,n2=http://10.0.1.2:2380
+  vt store restore backup.db --data-dir d1 --name n1 --initial-cluster-token again --json")]
+    Restore(restore::RestoreArgs),
     /// Gives up history, so that its space is used again
     #[command(before_help = "Examples:
   vt store compact --keep 1000
@@ -109,13 +118,13 @@ enum Verb {
   vt store migrate --from etcd://10.0.0.1:2379 --to postgres://vt@db.example/vt --json
   vt store migrate --from postgres://vt@db.example/vt --to embedded:./store --password-file pw")]
     Migrate(migrate::MigrateArgs),
-    /// Compares what the members hold, at one revision
+    /// Compares what the members hold, at one revision; or reads a whole data folder that nobody serves
     ///
-    /// Ends with 1 when two differ or one does not answer.
+    /// Ends with 1 when two differ, one does not answer, or the folder is damaged.
     #[command(before_help = "Examples:
   vt store check --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
-  vt store check --revision 52341
-  vt store check --json")]
+  vt store check --revision 52341 --json
+  vt store check --data-dir /var/lib/store")]
     Check(check::CheckArgs),
     /// Puts a load on a store and measures it; for benches
     #[command(
@@ -131,7 +140,7 @@ enum Verb {
 impl StoreArgs {
     /// Has tasks of its own beside the one that waits for them.
     pub fn serves(&self) -> bool {
-        matches!(self.verb, Verb::Serve(_) | Verb::Migrate(_))
+        matches!(self.verb, Verb::Serve(_) | Verb::Migrate(_) | Verb::Check(_))
     }
 }
 
@@ -145,6 +154,7 @@ pub async fn run(session: &Session, args: &StoreArgs) -> Outcome {
         Verb::Promote(args) => members::promote(session, args).await,
         Verb::Transfer(args) => members::transfer(session, args).await,
         Verb::Snapshot(args) => snapshot::run(session, args).await,
+        Verb::Restore(args) => restore::run(session, args).await,
         Verb::Compact(args) => compact::run(session, args).await,
         Verb::Migrate(args) => migrate::run(session, args).await,
         Verb::Check(args) => check::run(session, args).await,

@@ -1,5 +1,5 @@
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +17,8 @@ use crate::output::text;
 
 /// A snapshot ends with the SHA-256 of everything before it.
 const TRAILER_BYTES: usize = 32;
+/// Of a file that is read.
+const PIECE_BYTES: usize = 1 << 20;
 /// Between two pieces; the first one waits for the store to be copied.
 const PIECE_TIME_MAX: Duration = Duration::from_mins(2);
 
@@ -61,7 +63,11 @@ pub async fn run(session: &Session, args: &SnapshotArgs) -> Outcome {
     }
     steps.clear();
     let bytes = sum.bytes;
-    let hash = sum.verify()?;
+    let hash = sum.finish().ok_or_else(|| {
+        Failure::new(Code::Failed, "the snapshot came damaged and was not kept")
+            .why(format!("{bytes} bytes came, and their sum is not the one at their end"))
+            .hint("ask again; vt store check   compares the members")
+    })?;
     file.as_file().sync_all().map_err(io)?;
     file.persist(&args.file).map_err(|error| io(error.error))?;
     std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(io)?;
@@ -91,16 +97,29 @@ impl Trailing {
         self.last.drain(..done);
     }
 
-    fn verify(self) -> Result<String, Failure> {
+    /// The sum, when it is the one at the end.
+    fn finish(self) -> Option<String> {
         let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         let made = self.sum.finalize();
-        if self.last.len() == TRAILER_BYTES && self.last[..] == made[..] {
-            return Ok(hex(&made));
-        }
-        Err(Failure::new(Code::Failed, "the snapshot came damaged and was not kept")
-            .why(format!("{} bytes came, and their sum is not the one at their end", self.bytes))
-            .hint("ask again; vt store check   compares the members"))
+        (self.last.len() == TRAILER_BYTES && self.last[..] == made[..]).then(|| hex(&made))
     }
+}
+
+/// Whether a file holds a whole snapshot. Errors say why not.
+pub fn verify(path: &Path) -> Result<(), Failure> {
+    let wrong = |error: std::io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
+    let mut file = std::fs::File::open(path).map_err(wrong)?;
+    let mut sum = Trailing::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece).map_err(wrong)? {
+            0 => break,
+            read => sum.add(&piece[..read]),
+        }
+    }
+    let damaged = || Failure::new(Code::Failed, format!("{} is no whole snapshot", path.display()));
+    let sound = sum.finish().is_some();
+    if sound { Ok(()) } else { Err(damaged().why("the sum at its end is not the one of what it holds")) }
 }
 
 #[cfg(test)]
@@ -115,15 +134,15 @@ mod tests {
             let mut sum = Trailing::default();
             whole.chunks(size).for_each(|piece| sum.add(piece));
             assert_eq!(sum.bytes, 1032);
-            sum.verify().unwrap();
+            assert!(sum.finish().is_some(), "{size}");
             let mut damaged = whole.clone();
             damaged[size.min(999)] ^= 1;
             let mut sum = Trailing::default();
             damaged.chunks(size).for_each(|piece| sum.add(piece));
-            assert!(sum.verify().is_err(), "{size}");
+            assert!(sum.finish().is_none(), "{size}");
         }
         let mut sum = Trailing::default();
         sum.add(&whole[..20]);
-        assert!(sum.verify().is_err());
+        assert!(sum.finish().is_none());
     }
 }

@@ -4,11 +4,9 @@
 //! flags      etcd's flags and what becomes of each; settings: checked and typed
 //! the store  a member of the cluster that --initial-cluster names
 //! the door   etcd's API before it
-//! compactor  gives up history as --auto-compaction-* say
 //! notify     tells the service manager that clients are served
 //! ```
 
-mod compactor;
 mod flags;
 mod notify;
 mod settings;
@@ -17,15 +15,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use chainfire::door;
+use chainfire::door::{self, Host as _};
 use chainfire::member::peer::tls::Tls as PeerTls;
 use chainfire::member::{self, Ended, InitialState, Member, OpenError, Place};
 use clap::Args;
 use model::{Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::compactor;
 use crate::failure::{Failure, Outcome};
-use settings::{Listen, Settings, Tls, Url};
+pub use flags::Given;
+pub use settings::Settings;
+use settings::{Listen, Tls, Url};
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -73,14 +74,14 @@ pub async fn run(args: &ServeArgs) -> Outcome {
 }
 
 /// What runs, to be stopped from top to bottom.
-struct Served {
+pub struct Served {
     compactor: tokio::task::JoinHandle<()>,
     door: door::Handle,
-    member: Arc<Member>,
+    pub member: Arc<Member>,
 }
 
 impl Served {
-    async fn close(self) {
+    pub async fn close(self) {
         self.compactor.abort();
         self.door.close().await;
         if let Err(error) = self.member.close().await {
@@ -89,7 +90,8 @@ impl Served {
     }
 }
 
-async fn open(settings: &Settings) -> Result<Served, Failure> {
+/// Opens the member and its door. It may not have a leader yet.
+pub async fn open(settings: &Settings) -> Result<Served, Failure> {
     foreign(&settings.data_dir)?;
     let opened = Member::open(member_options(settings)?).await;
     let member = Arc::new(opened.map_err(|error| unopened(&settings.data_dir, &error))?);
@@ -101,7 +103,11 @@ async fn open(settings: &Settings) -> Result<Served, Failure> {
             return Err(unserved(&error));
         }
     };
-    let compactor = tokio::spawn(compactor::run(settings.retention, member.clone(), member.clone()));
+    let leads = {
+        let member = member.clone();
+        async move || Ok(member.status().await?.leader == Some(member.id()))
+    };
+    let compactor = tokio::spawn(compactor::run(settings.retention, member.clone(), leads));
     let addresses: Vec<String> = door.addresses().iter().map(ToString::to_string).collect();
     tracing::info!(name = settings.name, addresses = addresses.join(","), "ready to serve client requests");
     notify::ready();

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{FLAGS, Fate, Flag, Given, flag};
+use crate::compactor::Retention;
 use crate::failure::Failure;
 
 /// Also the least that etcd allows between the two.
@@ -87,14 +88,6 @@ pub struct Tls {
     pub authorities: Option<PathBuf>,
     /// Whoever calls must show a certificate of these authorities.
     pub client_auth: bool,
-}
-
-/// How much history stays without anybody asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retention {
-    All,
-    For(Duration),
-    Revisions(u64),
 }
 
 /// Everything that `vt store serve` was told.
@@ -370,39 +363,11 @@ fn retention(values: &Values) -> Result<Retention, Failure> {
         },
         "periodic" => {
             // A bare number is hours, as etcd reads it.
-            let time = match text.parse::<u64>() {
-                Ok(hours) => hours.checked_mul(3600).map(Duration::from_secs),
-                Err(_) => duration(text),
-            };
-            match time.ok_or_else(|| values.wrong(FLAG, "write a time such as 1h, 30m or 1h30m, or hours"))? {
-                Duration::ZERO => Ok(Retention::All),
-                time => Ok(Retention::For(time)),
-            }
+            let hours = text.parse::<u64>().map(|hours| format!("{hours}h"));
+            hours.as_deref().unwrap_or(text).parse().map_err(|why| values.wrong(FLAG, why))
         }
         _ => Err(values.wrong("auto-compaction-mode", "write periodic or revision")),
     }
-}
-
-/// `1h30m`, `90s`, `500ms`: whole numbers with units, as Go writes durations.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let count: u64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let part = match &rest[..unit] {
-            "h" => Duration::from_secs(count.checked_mul(3600)?),
-            "m" => Duration::from_secs(count.checked_mul(60)?),
-            "s" => Duration::from_secs(count),
-            "ms" => Duration::from_millis(count),
-            _ => return None,
-        };
-        total = total.checked_add(part)?;
-        rest = &rest[unit..];
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]
