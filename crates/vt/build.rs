@@ -9,7 +9,7 @@ use std::process::Command;
 const OUT_DEPTH: usize = 4;
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where")).join("../..");
     for input in [
         "crates/guest-init",
         "crates/model/Cargo.toml",

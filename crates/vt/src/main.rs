@@ -26,6 +26,10 @@ mod output;
 
 use std::process::ExitCode;
 
+/// Under many small requests at once the system's allocator takes a fifth of the store's time, this one far less.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Both TLS libraries of the process take their cryptography from here. A second call would be the only failure.
     let _ = rustls::crypto::ring::default_provider().install_default();

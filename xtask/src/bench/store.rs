@@ -139,7 +139,8 @@ impl Bench<'_> {
             return Ok(());
         }
         (self.say)(&format!("{members} member{}", if members == 1 { "" } else { "s" }));
-        let clusters = [self.start(Kind::Etcd, members, "loads")?, self.start(Kind::Own, members, "loads")?];
+        let name = format!("loads-{members}");
+        let clusters = [self.start(Kind::Etcd, members, &name)?, self.start(Kind::Own, members, &name)?];
         for cluster in &clusters {
             loads::fill(&self.vt, cluster, 10_000)?;
         }

@@ -84,7 +84,7 @@ impl Default for Options {
         Self {
             cluster: 0,
             segment_bytes: 32 * 1024 * 1024,
-            tail_bytes: 16 * 1024 * 1024,
+            tail_bytes: 8 * 1024 * 1024,
             queue_bytes: 16 * 1024 * 1024,
             tight_bytes: 64 * 1024 * 1024,
             full_patience: Duration::from_hours(1),

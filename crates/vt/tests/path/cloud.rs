@@ -44,8 +44,8 @@ pub struct Cloud {
     pub keyspace_port: u16,
     /// OCI layout with the sample images.
     pub layout: PathBuf,
-    /// Of the store, where it is not in the data folder.
-    store: Option<String>,
+    /// More environment: of the store, where it is not in the data folder.
+    settings: Vec<(&'static str, String)>,
     child: RefCell<Option<Child>>,
 }
 
@@ -119,7 +119,7 @@ impl Cloud {
             tls_port: free_port(),
             keyspace_port: free_port(),
             layout: samples.join("layout"),
-            store: None,
+            settings: Vec::new(),
             child: RefCell::new(None),
         };
         cloud.up();
@@ -140,9 +140,15 @@ impl Cloud {
             tls_port: free_port(),
             keyspace_port: free_port(),
             layout: self.layout.clone(),
-            store: Some(store.to_owned()),
+            settings: vec![("VT_STORE_URL", store.to_owned())],
             child: RefCell::new(None),
         }
+    }
+
+    /// With settings of its own on top.
+    pub fn with(mut self, settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.settings.extend(settings);
+        self
     }
 
     fn environment(&self, command: &mut Command) {
@@ -155,7 +161,7 @@ impl Cloud {
             .env("VT_API_LISTEN", format!("127.0.0.1:{}", self.api_port))
             .env("VT_INGRESS_HTTP", format!("127.0.0.1:{}", self.http_port))
             .env("VT_INGRESS_TLS", format!("127.0.0.1:{}", self.tls_port))
-            .envs(self.store.iter().map(|url| ("VT_STORE_URL", url)))
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .env("VT_KEYSPACE_LISTEN", format!("127.0.0.1:{}", self.keyspace_port))
             .env("VT_NODE_NAME", "here")
             .env("VT_LOG", "info,hyper=warn")

@@ -12,6 +12,7 @@ pub const ALL: &[Scenario] = &[
     ("stores::a_deploy_on_etcd_that_is_away_for_a_while", a_deploy_on_etcd),
     ("stores::a_deploy_on_postgresql_that_is_away_for_a_while", a_deploy_on_postgresql),
     ("stores::a_deploy_on_three_members_of_which_one_dies_and_two", a_deploy_on_three_members),
+    ("stores::a_deploy_of_a_member_that_loses_the_other_two", a_deploy_of_a_member),
 ];
 
 /// A process that ends with its owner.
@@ -48,8 +49,7 @@ impl Drop for Server {
 }
 
 /// Deploys, goes through what `away` and `back` do to the store, restarts, and leaves nothing behind.
-fn path(cloud: &Cloud, name: &str, store: &str, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut()) {
-    let cloud = cloud.beside(name, store);
+fn path(cloud: Cloud, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut()) {
     cloud.up();
     let folder = cloud.app("shop", "v1", 1);
     let url = cloud.vt(&folder, &["deploy", "--json"]).ok().json()["url"].as_str().unwrap().to_owned();
@@ -109,7 +109,7 @@ fn a_deploy_on_etcd(cloud: &Cloud) {
     });
     let store = client.replace("http", "etcd");
     let etcd = std::cell::RefCell::new(&mut etcd);
-    path(cloud, "etcd", &store, |_, _| etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
+    path(cloud.beside("etcd", &store), |_, _| etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
 }
 
 /// Where Debian has it.
@@ -153,19 +153,34 @@ fn a_deploy_on_postgresql(cloud: &Cloud) {
     control(&["start"]);
     let running = Stop(control);
     let store = format!("postgres://photon@127.0.0.1:{port}/postgres?schema=cloud");
-    path(cloud, "postgres", &store, |_, _| running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
+    path(cloud.beside("postgres", &store), |_, _| running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
 }
 
-/// One member may die at any time; with two of three gone the store is away, until one of them is back.
-fn a_deploy_on_three_members(cloud: &Cloud) {
-    let folder = tempfile::tempdir().unwrap();
-    let ports: Vec<(u16, u16)> = (0..3).map(|_| (free_port(), free_port())).collect();
-    let peers = ports.iter().enumerate().map(|(at, (_, peer))| format!("m{at}=http://127.0.0.1:{peer}"));
-    let cluster = peers.collect::<Vec<_>>().join(",");
-    let members = (0..3).map(|at| {
-        let (place, cluster) = (folder.path().to_owned(), cluster.clone());
-        let (client, peer) = ports[at];
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+/// Where members of one cluster listen, on this machine.
+struct Plan {
+    clients: Vec<String>,
+    peers: Vec<String>,
+    folder: tempfile::TempDir,
+}
+
+impl Plan {
+    fn new(members: usize) -> Self {
+        let urls = || (0..members).map(|_| format!("http://127.0.0.1:{}", free_port())).collect();
+        Self { clients: urls(), peers: urls(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn initial_cluster(&self) -> String {
+        let each = self.peers.iter().enumerate().map(|(at, peer)| format!("m{at}={peer}"));
+        each.collect::<Vec<_>>().join(",")
+    }
+
+    fn endpoints(&self) -> String {
+        self.clients.join(",").replace("http://", "")
+    }
+
+    fn serve(&self, at: usize) -> Server {
+        let (place, cluster) = (self.folder.path().to_owned(), self.initial_cluster());
+        let (client, peer) = (self.clients[at].clone(), self.peers[at].clone());
         Server::start(move || {
             let mut command = Command::new(crate::cloud::VT);
             command.args(["store", "serve", "--name", &format!("m{at}")]);
@@ -176,9 +191,21 @@ fn a_deploy_on_three_members(cloud: &Cloud) {
             command.stdout(Stdio::null()).stderr(log(&place, "log"));
             command
         })
-    });
-    let members = std::cell::RefCell::new(members.collect::<Vec<_>>());
-    let endpoints = ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect::<Vec<_>>().join(",");
+    }
+
+    /// All members hold the same.
+    fn check(&self) {
+        let mut command = Command::new(crate::cloud::VT);
+        let check = command.args(["store", "check", "--endpoints", &self.endpoints()]).output().unwrap();
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    }
+}
+
+/// One member may die at any time; with two of three gone the store is away, until one of them is back.
+fn a_deploy_on_three_members(cloud: &Cloud) {
+    let plan = Plan::new(3);
+    let members = std::cell::RefCell::new((0..3).map(|at| plan.serve(at)).collect::<Vec<_>>());
+    let endpoints = plan.endpoints();
     let status = || {
         let mut command = Command::new(crate::cloud::VT);
         command.args(["store", "status", "--json", "--endpoints", &endpoints]);
@@ -194,7 +221,24 @@ fn a_deploy_on_three_members(cloud: &Cloud) {
         members.borrow_mut()[(first + 1) % 3].kill();
     };
     let back = || members.borrow_mut().iter_mut().filter(|member| member.child.is_none()).for_each(Server::run);
-    path(cloud, "members", &format!("etcd://{endpoints}"), two, back);
-    let check = Command::new(crate::cloud::VT).args(["store", "check", "--endpoints", &endpoints]).output().unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    path(cloud.beside("members", &format!("etcd://{endpoints}")), two, back);
+    plan.check();
+}
+
+/// The cloud is a member itself, and stops and comes back while the others go on.
+fn a_deploy_of_a_member(cloud: &Cloud) {
+    let plan = Plan::new(3);
+    let others = std::cell::RefCell::new([1, 2].map(|at| plan.serve(at)));
+    let cloud = cloud.beside("member", "replicated").with([
+        ("VT_STORE_NAME", "m0".to_owned()),
+        ("VT_STORE_LISTEN_CLIENT", plan.clients[0].clone()),
+        ("VT_STORE_LISTEN_PEER", plan.peers[0].clone()),
+        ("VT_STORE_INITIAL_CLUSTER", plan.initial_cluster()),
+    ]);
+    let both = |cloud: &Cloud, folder: &Path| {
+        others.borrow_mut()[0].kill();
+        changed(cloud, folder, "with-two-of-three");
+        others.borrow_mut()[1].kill();
+    };
+    path(cloud, both, || others.borrow_mut().iter_mut().for_each(Server::run));
 }

@@ -32,6 +32,20 @@ struct Member {
     log: PathBuf,
 }
 
+impl Member {
+    fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client)
+    }
+}
+
+/// Reads until it is answered.
+fn reader(vt: &Path, endpoints: &str) -> Command {
+    let mut command = Command::new(vt);
+    command.args(["store", "load", "read", "--patience", "60", "--endpoints", endpoints]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 /// Ended when it is dropped.
 pub struct Cluster {
     program: PathBuf,
@@ -45,7 +59,7 @@ fn ports(count: usize) -> Result<Vec<u16>> {
 }
 
 impl Cluster {
-    /// Answers once a linearizable read was answered.
+    /// Answers once each member has answered a linearizable read.
     pub fn start(kind: Kind, program: &Path, vt: &Path, count: usize, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let ports = ports(count * 2)?;
@@ -73,9 +87,11 @@ impl Cluster {
         });
         let mut cluster = Self { program: program.to_owned(), kind, members: members.collect() };
         cluster.spawn()?;
-        let mut wait = cluster.reader(vt).spawn().context("vt store load")?;
-        if !wait.wait()?.success() {
-            bail!("{} does not serve: {}", kind.name(), cluster.last_words());
+        for member in &cluster.members {
+            let mut wait = reader(vt, &member.endpoint()).spawn().context("vt store load")?;
+            if !wait.wait()?.success() {
+                bail!("{} does not serve: {}", kind.name(), cluster.last_words());
+            }
         }
         Ok(cluster)
     }
@@ -94,17 +110,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Reads until it is answered.
-    fn reader(&self, vt: &Path) -> Command {
-        let mut command = Command::new(vt);
-        command.args(["store", "load", "read", "--patience", "60", "--endpoints", &self.endpoints()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    }
-
     pub fn endpoints(&self) -> String {
-        let each = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client));
-        each.collect::<Vec<_>>().join(",")
+        self.members.iter().map(Member::endpoint).collect::<Vec<_>>().join(",")
     }
 
     pub fn pids(&self) -> Vec<u32> {
@@ -135,7 +142,7 @@ impl Cluster {
 
     /// Seconds from the start of the process to its first answered read; whoever asks is there already.
     pub fn restart(&mut self, vt: &Path) -> Result<f64> {
-        let mut wait = self.reader(vt).spawn().context("vt store load")?;
+        let mut wait = reader(vt, &self.endpoints()).spawn().context("vt store load")?;
         std::thread::sleep(std::time::Duration::from_millis(200));
         let began = Instant::now();
         self.spawn()?;

@@ -57,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, recent_bytes: 16 << 20, gather_bytes: 32 << 20, table_bytes: 32 << 20 }
+        Self { cache_bytes: 16 << 20, recent_bytes: 8 << 20, gather_bytes: 12 << 20, table_bytes: 32 << 20 }
     }
 }
 

@@ -77,19 +77,35 @@ struct Inner {
 }
 
 impl History {
+    /// A call whose client ends before it hears is one of unknown outcome.
     pub async fn record(&self, client: usize, call: Call, act: impl Future<Output = Heard>) -> Heard {
         let called = self.inner.clock.fetch_add(1, Ordering::SeqCst);
+        // Whenever it happens, it is after nothing that was called later.
+        let op = Op { client, call, called, heard_at: u64::MAX, heard: Heard::Unknown };
+        let mut open = Open { history: self, op: Some(op) };
         let heard = act.await;
-        let heard_at = match heard {
-            // Whenever it happens, it is after nothing that was called later.
-            Heard::Unknown => u64::MAX,
-            _ => self.inner.clock.fetch_add(1, Ordering::SeqCst),
-        };
-        self.inner.ops.lock().push(Op { client, call, called, heard_at, heard: heard.clone() });
+        if let Some(op) = &mut open.op
+            && !matches!(heard, Heard::Unknown)
+        {
+            op.heard_at = self.inner.clock.fetch_add(1, Ordering::SeqCst);
+            op.heard = heard.clone();
+        }
         heard
     }
 
     pub fn ops(&self) -> Vec<Op> {
         self.inner.ops.lock().clone()
+    }
+}
+
+/// A call that is written down when it ends, however it does.
+struct Open<'a> {
+    history: &'a History,
+    op: Option<Op>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.history.inner.ops.lock().extend(self.op.take());
     }
 }
