@@ -41,6 +41,7 @@ pub const TEST: &[(&str, &str)] = &[
     ("python3", "test servers"),
     ("etcd-server", "a real etcd, as a store and to compare with"),
     ("etcd-client", "a client of the store that others wrote"),
+    ("libfaketime", "members with a wrong clock"),
     ("python3-venv", "clients of the store in Python"),
     ("npm", "a client of the store in JavaScript"),
 ];

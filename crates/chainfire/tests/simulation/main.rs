@@ -58,6 +58,7 @@ fn seeds(count: u64, life: impl Fn(u64) -> Result<Seen, String> + Sync) -> Seen 
 
 fn proves_something(seen: &Seen, lives: u64) {
     assert!(seen.wrote > lives * 10 && seen.read > lives * 10, "hardly anything happened: {seen:?}");
+    assert!(seen.undecided as u64 * 100 <= lives, "too much is left open: {seen:?}");
     assert!(seen.crashes > 0 && seen.partitions > 0 && seen.disks > 0, "hardly anything went wrong: {seen:?}");
 }
 

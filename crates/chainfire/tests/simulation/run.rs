@@ -56,6 +56,8 @@ pub struct Seen {
     pub partitions: u64,
     pub disks: u64,
     pub leases: u64,
+    /// Keys with too many orders to try; the log has told of them, too.
+    pub undecided: usize,
 }
 
 impl Seen {
@@ -69,6 +71,7 @@ impl Seen {
         self.partitions += other.partitions;
         self.disks += other.disks;
         self.leases += other.leases;
+        self.undecided += other.undecided;
     }
 }
 
@@ -287,7 +290,7 @@ fn judge(common: &Common, well: bool, seen: &mut Seen) -> Result<(), String> {
     }
     let ops = common.history.ops();
     by_log(&ops, longest)?;
-    by_values(&ops)?;
+    seen.undecided = by_values(&ops)?;
     // Leases still run out after the last log was told.
     let newest = longest.last().map(|batch| batch.revision);
     for told in &common.told {
