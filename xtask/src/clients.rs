@@ -23,6 +23,7 @@ const PEER: &str = "http://127.0.0.1:2380";
 
 const NEEDED: &[(&str, &str)] = &[
     ("protobuf-compiler", "the build of etcd-client"),
+    ("libprotobuf-dev", "what its protocol includes"),
     ("etcd-server", "the real etcd, to compare with"),
     ("iproute2", "a network for each server"),
 ];
