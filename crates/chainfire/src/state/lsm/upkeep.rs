@@ -21,17 +21,10 @@ const RUNS_MERGED: u8 = 4;
 /// Merges after each other before the thread looks whether it should end; each makes progress.
 const MERGES_MAX: usize = 64;
 
-/// Calls go first: when upkeep cannot follow, writing waits for it (`SEALED_MAX`, `RUNS_MAX`).
-const NICE: i32 = 10;
-
 pub fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, Error> {
     let thread = |name: &str, run: fn(&Shared)| {
         let shared = shared.clone();
-        let thread = Builder::new().name(name.into()).spawn(move || {
-            // To Linux a thread has a priority of its own. Without it all is as well, only not as even.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-            run(&shared);
-        });
+        let thread = Builder::new().name(name.into()).spawn(move || run(&shared));
         thread.map_err(|error| Error::storage("start the upkeep of the tree", error))
     };
     Ok(vec![thread("state flush", flush)?, thread("state merge", merge)?])
