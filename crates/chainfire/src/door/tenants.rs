@@ -2,24 +2,28 @@
 //!
 //! A client signs in as etcd's clients do: its user is the name of a space, its password a token of the cloud. The token
 //! it gets back carries both, so that every call is judged anew by the [`Keyring`]: what is revoked is refused at the
-//! next call, and nothing has to be remembered. Users, members and upkeep are the cloud's business and refused here.
+//! next call, and nothing has to be remembered. A stream that stays open is judged again and again, and ends when the
+//! answer is no. Users, members and upkeep are the cloud's business and refused here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use etcd::proto::etcdserverpb::{AuthenticateRequest, AuthenticateResponse, ResponseHeader};
+use futures::StreamExt;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 use store::Store;
 use tonic::Status;
 
 use super::desk::{Desk, Peer};
+use super::grpc::body::Frames;
 use super::grpc::frame::{self, Messages, Wire};
-use super::grpc::{self, Method, Reply};
+use super::grpc::{self, Method, Reply, Shape};
 use super::options::Options;
 use super::refusal::{AUTH_FAILED, INVALID_AUTH_TOKEN, PERMISSION_DENIED, USER_EMPTY};
 use super::route;
@@ -28,6 +32,9 @@ use crate::member::types::Contact;
 
 /// Stores with a desk of their own at once; beyond that desks are made anew when they are needed.
 const DESKS_MAX: usize = 4096;
+
+/// An open stream outlives the right to it by so much at most, and the time that the answer takes.
+const JUDGED_EVERY: Duration = Duration::from_secs(1);
 
 /// Longer ones are not looked at.
 const TOKEN_BYTES_MAX: usize = 4096;
@@ -155,10 +162,16 @@ impl Tenants {
             let answered = self.authenticate(Messages::new(request.into_body())).await;
             return answered.map_or_else(|status| grpc::refusal(&status), grpc::response);
         }
-        match self.desk(method, request.headers()).await {
-            Ok(desk) => route::answer(desk, peer, request).await,
-            Err(status) => grpc::refusal(&status),
+        let (visit, desk) = match self.desk(method, request.headers()).await {
+            Ok(allowed) => allowed,
+            Err(status) => return grpc::refusal(&status),
+        };
+        let answer = route::answer(desk, peer, request).await;
+        if method.shape() == Shape::Unary {
+            return answer;
         }
+        let keyring = self.keyring.clone();
+        answer.map(|reply| reply.map_stream(|frames| while_allowed(frames, keyring, visit)))
     }
 
     async fn authenticate(&self, body: Messages) -> Result<Reply, Status> {
@@ -176,17 +189,14 @@ impl Tenants {
         Ok(Reply::message(frame::encode(&answer)))
     }
 
-    async fn desk(&self, method: Method, headers: &HeaderMap) -> Result<Arc<Desk>, Status> {
+    async fn desk(&self, method: Method, headers: &HeaderMap) -> Result<(Visit, Arc<Desk>), Status> {
         let to = use_of(method).ok_or(PERMISSION_DENIED)?;
-        let Shown { space, token } = shown(headers)?;
-        let store = self.keyring.enter(&space, &token, to).await.map_err(|outside| match outside {
-            Outside::Unknown => INVALID_AUTH_TOKEN.into(),
-            Outside::ReadOnly => PERMISSION_DENIED.into(),
-            Outside::Unavailable => Status::unavailable("the store is away"),
-        })?;
+        let visit = Visit { shown: shown(headers)?, to };
+        let store = visit.judge(&*self.keyring).await.map_err(refusal)?;
+        let space = visit.shown.space.clone();
         let mut desks = self.desks.lock();
         if let Some(desk) = desks.get(&space).filter(|desk| Arc::ptr_eq(&desk.store, &store)) {
-            return Ok(desk.clone());
+            return Ok((visit, desk.clone()));
         }
         if desks.len() >= DESKS_MAX {
             desks.clear();
@@ -194,8 +204,50 @@ impl Tenants {
         let host = Solo::new(store.clone(), identity(&space));
         let desk = Arc::new(Desk::new(self.options.clone(), store, Arc::new(host)));
         desks.insert(space, desk.clone());
-        Ok(desk)
+        Ok((visit, desk))
     }
+}
+
+/// Who is in, and what for.
+struct Visit {
+    shown: Shown,
+    to: Use,
+}
+
+impl Visit {
+    async fn judge(&self, keyring: &dyn Keyring) -> Result<Arc<dyn Store>, Outside> {
+        keyring.enter(&self.shown.space, &self.shown.token, self.to).await
+    }
+}
+
+fn refusal(outside: Outside) -> Status {
+    match outside {
+        Outside::Unknown => INVALID_AUTH_TOKEN.into(),
+        Outside::ReadOnly => PERMISSION_DENIED.into(),
+        Outside::Unavailable => Status::unavailable("the store is away"),
+    }
+}
+
+/// The stream, until its visitor may no more.
+fn while_allowed(frames: Frames, keyring: Arc<dyn Keyring>, visit: Visit) -> Frames {
+    let refused = async move {
+        loop {
+            tokio::time::sleep(JUDGED_EVERY).await;
+            match visit.judge(&*keyring).await {
+                // Nobody took anything away; the stream has its own ways to end.
+                Ok(_) | Err(Outside::Unavailable) => {}
+                Err(outside) => return refusal(outside),
+            }
+        }
+    };
+    Box::pin(futures::stream::unfold(Some((frames, Box::pin(refused))), |open| async {
+        let (mut frames, mut refused) = open?;
+        tokio::select! {
+            biased;
+            status = &mut refused => Some((Err(status), None)),
+            next = frames.next() => Some((next?, Some((frames, refused)))),
+        }
+    }))
 }
 
 /// The same for a space wherever it is served.

@@ -8,6 +8,7 @@ mod door_kv;
 mod door_lease;
 mod door_member;
 mod door_support;
+mod door_tenants;
 mod door_tls;
 mod door_turns;
 mod door_watch;

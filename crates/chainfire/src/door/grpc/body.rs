@@ -76,6 +76,14 @@ impl Reply {
         }
     }
 
+    /// The same with its frames changed, when it has any.
+    pub fn map_stream(self, change: impl FnOnce(Frames) -> Frames) -> Self {
+        match self.0 {
+            Part::Stream(frames) => Self(Part::Stream(change(frames))),
+            other => Self(other),
+        }
+    }
+
     /// For plain HTTP, piece after piece.
     pub fn lines(frames: Frames) -> Self {
         Self(Part::Lines(frames))
