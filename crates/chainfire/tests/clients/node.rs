@@ -18,7 +18,15 @@ async fn etcd3_of_npm_sees_what_it_sees_of_etcd() {
         return;
     }
     let install = |dir: &Path| {
-        let flags = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--prefix"];
+        let flags = [
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--loglevel=error",
+            "--fetch-retries=1",
+            "--prefix",
+        ];
         run(Installer::new("npm").args(flags).arg(dir).arg(ETCD3))
     };
     let modules = match installed("npm-etcd3-1.1.2", install) {

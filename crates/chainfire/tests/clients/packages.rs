@@ -22,11 +22,19 @@ pub fn installed(name: &str, install: impl Fn(&Path) -> Result<(), String>) -> R
     if place.exists() { Ok(place) } else { Err(format!("{} is not there", place.display())) }
 }
 
+/// Where a registry is not reached, installers try again and again.
+const INSTALL_MAX: &str = "150s";
+
 /// Runs an installer; the end of what it says is why it failed.
-pub fn run(command: &mut Command) -> Result<(), String> {
-    let done = command.output().map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;
+pub fn run(command: &Command) -> Result<(), String> {
+    let mut limited = Command::new("timeout");
+    limited.arg(INSTALL_MAX).arg(command.get_program()).args(command.get_args());
+    let done = limited.output().map_err(|error| format!("timeout: {error}"))?;
     if done.status.success() {
         return Ok(());
+    }
+    if done.status.code() == Some(124) {
+        return Err(format!("{} was not done after {INSTALL_MAX}", command.get_program().to_string_lossy()));
     }
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");

@@ -77,13 +77,3 @@ fn the_door_over_a_member_answers_as_etcd_does() {
 fn the_door_over_a_follower_answers_as_etcd_does() {
     compare(KEYS, 15, chainfire::follower);
 }
-
-#[test]
-fn the_door_over_the_embedded_engine_lets_through_whom_etcd_lets_through() {
-    compare(AUTH, 10, chainfire::embedded);
-}
-
-#[test]
-fn the_door_over_a_follower_lets_through_whom_etcd_lets_through() {
-    compare(AUTH, 10, chainfire::follower);
-}
