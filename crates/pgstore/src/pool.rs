@@ -25,8 +25,10 @@ const PLACE_MAX: Duration = Duration::from_secs(10);
 /// An attempt to connect that failed speaks for all that waited for it and for this long.
 const FAILED_FOR: Duration = Duration::from_millis(100);
 
-/// A read is asked for again on a new session when the one it was on is lost: it changes nothing.
-const ATTEMPTS: usize = 2;
+/// A read changes nothing, so it is asked for again when its session is lost, or the next one while it is being made:
+/// at once, and then after each of these. A server that fails over may end several in a row.
+const AGAIN_AFTER: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 
 pub struct Pool {
     door: Arc<Door>,
@@ -57,22 +59,35 @@ impl Pool {
         let place = timeout(PLACE_MAX, self.places.acquire()).await.map_err(|_| Error::Overloaded)?;
         let _place = place.map_err(|_| Error::Closed)?;
         let slot = &self.slots[self.turn.fetch_add(1, Ordering::Relaxed) % SESSIONS];
-        let mut attempt = 1;
+        let mut again_after = AGAIN_AFTER.into_iter();
         loop {
-            let session = self.session(slot).await.map_err(|failure| failure.reading(act))?;
-            let failure = match session.ask(sql, parameters).await {
+            let failure = match self.attempt(slot, sql, parameters).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
-            if !failure.spares_session() {
-                let slot = &mut *slot.lock().await;
-                slot.session.take_if(|held| Arc::ptr_eq(held, &session));
+            match again_after.next() {
+                Some(pause) if failure.kind == Kind::Gone => tokio::time::sleep(pause).await,
+                _ => return Err(failure.reading(act)),
             }
-            if failure.kind != Kind::Gone || attempt == ATTEMPTS {
-                return Err(failure.reading(act));
-            }
-            attempt += 1;
         }
+    }
+
+    async fn attempt(
+        &self,
+        slot: &Mutex<Slot>,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let session = self.session(slot).await?;
+        let failure = match session.ask(sql, parameters).await {
+            Ok(rows) => return Ok(rows),
+            Err(failure) => failure,
+        };
+        if !failure.spares_session() {
+            let slot = &mut *slot.lock().await;
+            slot.session.take_if(|held| Arc::ptr_eq(held, &session));
+        }
+        Err(failure)
     }
 
     async fn session(&self, slot: &Mutex<Slot>) -> Result<Shared, Failure> {
