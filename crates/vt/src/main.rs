@@ -26,7 +26,7 @@ mod output;
 
 use std::process::ExitCode;
 
-/// Under many small requests at once the system's allocator takes a fifth of the store's time, this one far less.
+/// Under many small requests at once the system's allocator takes a fifth of the store's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

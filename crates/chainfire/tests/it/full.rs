@@ -1,37 +1,16 @@
-//! A disk that is really full: a small tmpfs and a ballast.
-
-use std::path::{Path, PathBuf};
+//! A disk that is really full.
 
 use chainfire::{Embedded, Options};
 use store::{Error, Op, Range, Store, Txn};
 
-const DISK_BYTES: u64 = 112 * 1024 * 1024;
+use crate::tmpfs::Tmpfs;
 
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path) -> Result<Self, String> {
-        let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).unwrap();
-        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
-            .map_err(|error| format!("cannot mount a tmpfs: {error}"))?;
-        Ok(Self(at.to_path_buf()))
-    }
-
-    fn ballast(&self, bytes: usize) {
-        std::fs::write(self.0.join("ballast"), vec![1; bytes]).unwrap();
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
+const DISK_BYTES: usize = 112 * 1024 * 1024;
 
 #[tokio::test]
 async fn writes_stop_before_the_end_and_go_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = match Mounted::new(dir.path()) {
+    let disk = match Tmpfs::mount(dir.path(), DISK_BYTES) {
         Ok(disk) => disk,
         Err(reason) => {
             println!("skipped: {reason}");
@@ -60,7 +39,7 @@ async fn writes_stop_before_the_end_and_go_on_when_there_is_room() {
     assert!(matches!(put(written).await, Err(Error::DiskFull)));
     assert_eq!(store.range(Range::key("k/000002")).await.unwrap().items[0].value, vec![2; 200_000]);
     // Somebody makes room.
-    std::fs::remove_file(disk.0.join("ballast")).unwrap();
+    disk.make_room();
     // Deleting keeps the rows in the history: all at once needs more room than there is. The disk runs full in the
     // middle of the commit, which is refused as a whole.
     let before = store.status().await.unwrap().revision;

@@ -1,7 +1,6 @@
 //! Disks that are full or broken.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chainfire::log::{Disk, Folder, Log, Medium, Options, ROOM_RETRY, Room};
@@ -9,6 +8,7 @@ use openraft::storage::RaftLogStorage;
 use store::Error;
 
 use crate::log_support::{append, append_synced, contents, id, open, put, small, vote};
+use crate::tmpfs::Tmpfs;
 
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_is_told_before_it_hurts_and_the_log_goes_on_when_there_is_room() {
@@ -135,30 +135,12 @@ async fn no_more_waits_in_memory_than_the_queue_takes() {
     assert!(start.elapsed() > Duration::from_mins(1), "{:?}", start.elapsed());
 }
 
-const DISK_BYTES: u64 = 8 * 1024 * 1024;
+const DISK_BYTES: usize = 8 * 1024 * 1024;
 
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path) -> Result<Self, String> {
-        let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).unwrap();
-        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
-            .map_err(|error| format!("cannot mount a tmpfs: {error}"))?;
-        Ok(Self(at.to_path_buf()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
-/// A disk that is really full: a small tmpfs and a ballast.
 #[tokio::test]
 async fn a_real_disk_that_is_full_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let mounted = match Mounted::new(dir.path()) {
+    let mounted = match Tmpfs::mount(dir.path(), DISK_BYTES) {
         Ok(mounted) => mounted,
         Err(reason) => {
             println!("skipped: {reason}");
@@ -168,7 +150,7 @@ async fn a_real_disk_that_is_full_is_waited_for() {
     let options = Options { segment_bytes: 1024 * 1024, tight_bytes: 0, ..Options::default() };
     let log = Log::open(&dir.path().join("log"), options.clone()).unwrap();
     let free = Folder::open(&dir.path().join("other")).unwrap().free_bytes().unwrap();
-    std::fs::write(dir.path().join("ballast"), vec![1; free as usize - 100_000]).unwrap();
+    mounted.ballast(free as usize - 100_000);
     let mut waiting = Vec::new();
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while log.room() != Room::Full {
@@ -178,7 +160,7 @@ async fn a_real_disk_that_is_full_is_waited_for() {
         assert!(tokio::time::Instant::now() < deadline, "{:?}", log.facts());
     }
     assert!(waiting.len() > 15);
-    std::fs::remove_file(dir.path().join("ballast")).unwrap();
+    mounted.make_room();
     let count = waiting.len();
     for flushed in waiting {
         flushed.await.unwrap().unwrap();

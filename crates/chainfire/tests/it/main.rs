@@ -39,4 +39,5 @@ mod power;
 mod restart;
 mod state;
 mod suite;
+mod tmpfs;
 mod workload;

@@ -11,6 +11,8 @@ mod faults;
 mod keyspaces;
 mod rollout;
 mod routes;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
 mod stores;
 mod tenancy;
 
@@ -19,9 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use cloud::Cloud;
+use scenarios::{Named, Outcome};
 
-/// A named scenario.
-type Scenario = (&'static str, fn(&Cloud));
+type Scenario = Named<fn(&Cloud)>;
 
 thread_local! {
     static SKIPPED: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -33,54 +35,18 @@ pub fn skip(reason: &str) {
 }
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let scenarios: Vec<Scenario> =
-        [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, keyspaces::ALL, faults::ALL, stores::ALL]
-            .concat();
-    let listed = || {
-        scenarios.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())))
-    };
-    if std::env::args().any(|argument| argument == "--list") {
-        for (name, _) in listed() {
-            println!("{name}: test");
-        }
-        return ExitCode::SUCCESS;
-    }
-    println!("\nrunning {} tests", listed().count());
+    let all = [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, keyspaces::ALL, faults::ALL, stores::ALL];
+    let Some(chosen) = scenarios::chosen(all.concat()) else { return ExitCode::SUCCESS };
     if let Some(reason) = cloud::missing() {
-        // Counted as skipped, each with the reason.
-        for (name, _) in listed() {
-            println!("test {name} ... ok\nskipped: {reason}");
-        }
-        println!("\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n", listed().count());
-        return ExitCode::SUCCESS;
+        return scenarios::play(&chosen, |_| Outcome::Skipped(reason.clone()));
     }
     let cloud = Cloud::start();
-    let (mut passed, mut failed) = (0, Vec::new());
-    for (name, scenario) in listed() {
-        let began = std::time::Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&cloud)));
-        let seconds = began.elapsed().as_secs();
-        if outcome.is_ok() {
-            passed += 1;
-            println!("test {name} ... ok ({seconds} s)");
-            if let Some(reason) = SKIPPED.take() {
-                println!("skipped: {reason}");
-            }
-        } else {
-            println!("test {name} ... FAILED ({seconds} s)");
-            println!("---- the cloud's last words\n{}", cloud.last_words());
-            failed.push(*name);
+    let code = scenarios::play(&chosen, |scenario| {
+        if catch_unwind(AssertUnwindSafe(|| scenario(&cloud))).is_err() {
+            return Outcome::Failed(format!("---- the cloud's last words\n{}", cloud.last_words()));
         }
-    }
+        SKIPPED.take().map_or(Outcome::Passed, Outcome::Skipped)
+    });
     cloud.stop();
-    let word = if failed.is_empty() { "ok" } else { "FAILED" };
-    if !failed.is_empty() {
-        println!("\nfailures:\n    {}", failed.join("\n    "));
-    }
-    println!(
-        "\ntest result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out\n",
-        failed.len()
-    );
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    code
 }

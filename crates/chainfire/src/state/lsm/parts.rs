@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::state::seen::Seq;
 
-/// Of one part: half a mebibyte. With as many keys as a part of 32 MiB holds, one key in a hundred is looked up in vain.
+/// Of one part: half a mebibyte. Even with as many keys as 32 MiB hold, one in a hundred is looked up in vain.
 const BITS: u64 = 1 << 22;
 
 struct Bits(Box<[AtomicU64]>);

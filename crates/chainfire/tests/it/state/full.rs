@@ -1,41 +1,15 @@
-//! A disk that is really full: a small tmpfs and a ballast.
+//! A disk that is really full.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use chainfire::state::{Image, Options, Place, State, TreeOptions};
 use store::Error;
 
 use super::load::{entries, seen, truth};
+use crate::tmpfs::Tmpfs;
 
-const DISK_BYTES: u64 = 24 * 1024 * 1024;
-
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path) -> Result<Self, String> {
-        let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).unwrap();
-        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
-            .map_err(|error| format!("cannot mount a tmpfs: {error}"))?;
-        Ok(Self(at.to_path_buf()))
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let written = std::fs::write(self.0.join("ballast"), vec![1; DISK_BYTES as usize]);
-        assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
+const DISK_BYTES: usize = 24 * 1024 * 1024;
 
 fn tables(dir: &Path) -> usize {
     std::fs::read_dir(dir.join("data/state/1/tables")).unwrap().count()
@@ -44,7 +18,7 @@ fn tables(dir: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_applied_stays_in_memory_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = match Mounted::new(dir.path()) {
+    let disk = match Tmpfs::mount(dir.path(), DISK_BYTES) {
         Ok(disk) => disk,
         Err(reason) => {
             println!("skipped: {reason}");

@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use chainfire::member::OpenError;
 use chainfire::member::restore::restore;
-use chainfire::member::{self, OpenError, Place};
 use clap::Args;
 use model::Code;
 use serde_json::json;
 
-use super::serve::{Given, Settings};
+use super::serve::{self, Given, Settings};
 use super::snapshot;
 use crate::cli::session::Session;
 use crate::failure::{Failure, Outcome};
@@ -59,16 +59,7 @@ fn settings(args: &RestoreArgs) -> Result<Settings, Failure> {
 pub async fn run(session: &Session, args: &RestoreArgs) -> Outcome {
     let settings = settings(args)?;
     snapshot::verify(&args.file)?;
-    let cluster =
-        settings.cluster.iter().flat_map(|(name, urls)| urls.iter().map(|url| (name.clone(), url.to_string())));
-    let options = member::Options {
-        name: settings.name.clone(),
-        place: Place::Folder(settings.data_dir.clone()),
-        advertise_peer_urls: settings.advertise_peer.iter().map(ToString::to_string).collect(),
-        initial_cluster: cluster.collect(),
-        initial_cluster_token: settings.token.clone(),
-        ..member::Options::default()
-    };
+    let options = serve::member_options(&settings)?;
     let file = args.file.clone();
     let restored = tokio::task::spawn_blocking(move || restore(options, &file)).await;
     let restored = restored.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;

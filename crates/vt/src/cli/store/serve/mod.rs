@@ -114,7 +114,8 @@ pub async fn open(settings: &Settings) -> Result<Served, Failure> {
     Ok(Served { compactor, door, member })
 }
 
-fn member_options(settings: &Settings) -> Result<member::Options, Failure> {
+/// Errors name the flag with a certificate or key that cannot be read.
+pub fn member_options(settings: &Settings) -> Result<member::Options, Failure> {
     let strings = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     let cluster =
         settings.cluster.iter().flat_map(|(name, urls)| urls.iter().map(|url| (name.clone(), url.to_string())));
