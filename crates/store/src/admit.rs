@@ -60,12 +60,12 @@ pub fn lease(ttl_seconds: u64, id: Option<LeaseId>) -> Result<u64, Error> {
 
 pub fn txn(txn: &Txn) -> Result<(), Error> {
     form(txn, TXN_OPS_MAX)?;
+    changes(&txn.then)?;
+    changes(&txn.otherwise)?;
     let bytes = bytes(txn);
     if bytes > REQUEST_BYTES_MAX {
         return Err(Error::RequestTooLarge { bytes, max: REQUEST_BYTES_MAX });
     }
-    changes(&txn.then)?;
-    changes(&txn.otherwise)?;
     Ok(())
 }
 

@@ -50,12 +50,12 @@ fn compare(kind: Kind, seconds: u64, open: impl AsyncFn() -> anyhow::Result<Serv
 /// What differs between two of them is no difference to speak of.
 #[test]
 fn etcd_answers_as_etcd_does() {
-    compare(KEYS, 5, etcd::start);
+    compare(KEYS, 3, etcd::start);
 }
 
 #[test]
 fn etcd_lets_through_whom_etcd_lets_through() {
-    compare(AUTH, 5, etcd::start);
+    compare(AUTH, 3, etcd::start);
 }
 
 #[test]
@@ -76,4 +76,14 @@ fn the_door_over_a_member_answers_as_etcd_does() {
 #[test]
 fn the_door_over_a_follower_answers_as_etcd_does() {
     compare(KEYS, 15, chainfire::follower);
+}
+
+#[test]
+fn the_door_over_the_embedded_engine_lets_through_whom_etcd_lets_through() {
+    compare(AUTH, 10, chainfire::embedded);
+}
+
+#[test]
+fn the_door_over_a_follower_lets_through_whom_etcd_lets_through() {
+    compare(AUTH, 10, chainfire::follower);
 }

@@ -3,6 +3,8 @@
 //! Root keeps its password, so that what a history switched on can be switched off before the next.
 
 use etcd::proto::authpb::Permission;
+use etcd::proto::etcdserverpb::RequestOp;
+use etcd::proto::etcdserverpb::request_op::Request;
 
 use crate::choice::Choices;
 use crate::make;
@@ -26,7 +28,7 @@ pub fn history(seed: u64) -> Vec<Step> {
         if choices.one_in(2) {
             history.push(Step::Auth(auth(&mut choices)));
         } else if let Some(step) = others.next() {
-            history.push(one_stream_each(step, history.len()));
+            history.push(tame(step, history.len()));
         } else {
             others = make::history(choices.number()).into_iter();
         }
@@ -50,10 +52,29 @@ fn prepare(choices: &mut Choices, history: &mut Vec<Step>) {
     history.extend(first.into_iter().map(Step::Auth));
 }
 
-/// After a watch was denied, etcd 3.4 reads no more from its stream: each watch gets a stream of its own.
-fn one_stream_each(step: Step, at: usize) -> Step {
+/// After a watch was denied, etcd 3.4 reads no more from its stream: each watch gets a stream of its own. It takes leave to
+/// read one key for leave to watch all from there on, and does not look whether a nested transaction may do what it does,
+/// nor whether one that puts may see the value before or let the keys of that lease be deleted.
+fn tame(step: Step, at: usize) -> Step {
     match step {
-        Step::Watch { create, .. } => Step::Watch { stream: at, create },
+        Step::Txn(mut txn) => {
+            let nested = |op: &RequestOp| matches!(op.request, Some(Request::RequestTxn(_)));
+            for ops in [&mut txn.success, &mut txn.failure] {
+                ops.retain(|op| !nested(op));
+                for op in ops {
+                    if let Some(Request::RequestPut(put)) = &mut op.request {
+                        (put.prev_kv, put.lease) = (false, 0);
+                    }
+                }
+            }
+            Step::Txn(txn)
+        }
+        Step::Watch { mut create, .. } => {
+            if create.range_end == b"\0"[..] {
+                create.range_end.clear();
+            }
+            Step::Watch { stream: at, create }
+        }
         Step::Progress { .. } | Step::Cancel { .. } => Step::Settle,
         step => step,
     }
@@ -63,8 +84,12 @@ fn password(name: &str) -> String {
     if name == ROOT.0 { ROOT.1.to_owned() } else { format!("{name}'s") }
 }
 
+/// etcd 3.4 takes a permission for nothing, whose end is not above its start; later versions and ChainFire refuse it.
 fn permission(choices: &mut Choices) -> Permission {
-    let (key, range_end) = choices.stretch();
+    let (key, mut range_end) = choices.stretch();
+    if range_end <= key && range_end != b"\0"[..] {
+        range_end.clear();
+    }
     Permission { perm_type: choices.between(0, 2) as i32, key, range_end }
 }
 
@@ -96,6 +121,8 @@ fn auth(choices: &mut Choices) -> Auth {
             let password = if choices.one_in(10) && name != ROOT.0 { String::new() } else { password(&name) };
             Auth::UserAdd { name, password, no_password }
         }
+        // Who says nothing is to etcd the user without a name.
+        23..=25 if name.is_empty() => Auth::UserList,
         23..=25 => Auth::UserGet { name },
         26 => Auth::UserList,
         27 => Auth::UserDelete { name },

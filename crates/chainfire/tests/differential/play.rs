@@ -69,10 +69,6 @@ pub fn carrying<M>(message: impl IntoRequest<M>, token: Option<&str>) -> Request
     request
 }
 
-pub fn refused(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
-}
-
 pub struct Player {
     clients: Clients,
     frame: Frame,
@@ -80,6 +76,8 @@ pub struct Player {
     token: Option<String>,
     tokens: HashMap<String, String>,
     with_auth: bool,
+    /// Users are switched on.
+    guarded: bool,
     /// How long an answer that comes by itself is waited for.
     patience: Duration,
 }
@@ -87,8 +85,17 @@ pub struct Player {
 /// Shortens the arms of [`Player::unary`].
 macro_rules! call {
     ($self:ident . $client:ident . $method:ident ( $message:expr )) => {{
-        let request = carrying($message, $self.token.as_deref());
+        let request = carrying($message, $self.token());
         let answer = $self.clients.$client.$method(request).await;
+        $self.shown(answer)
+    }};
+}
+
+/// What etcd 3.4 lets everybody do; its later versions and ChainFire do not.
+macro_rules! call_as_root {
+    ($self:ident . $client:ident . $method:ident ( $message:expr )) => {{
+        let token = $self.root_token().await;
+        let answer = $self.clients.$client.$method(carrying($message, token.as_deref())).await;
         $self.shown(answer)
     }};
 }
@@ -102,7 +109,16 @@ impl Player {
         }
         let base = tidy::keys(&mut clients).await?;
         let frame = Frame::new(base);
-        Ok(Self { clients, frame, streams: BTreeMap::new(), token: None, tokens: HashMap::new(), with_auth, patience })
+        Ok(Self {
+            clients,
+            frame,
+            streams: BTreeMap::new(),
+            token: None,
+            tokens: HashMap::new(),
+            with_auth,
+            guarded: false,
+            patience,
+        })
     }
 
     pub async fn play(mut self, steps: &[Step]) -> Vec<Played> {
@@ -139,7 +155,8 @@ impl Player {
                 let mut told = self.settle().await;
                 let mut compact = *compact;
                 compact.revision = self.frame.revision_out(compact.revision);
-                let answer = self.clients.kv.compact(carrying(compact, self.token.as_deref())).await;
+                let token = self.root_token().await;
+                let answer = self.clients.kv.compact(carrying(compact, token.as_deref())).await;
                 if answer.is_ok() {
                     self.frame.compacted_at(compact.revision);
                 }
@@ -149,7 +166,7 @@ impl Player {
             Step::Brief(grant) => {
                 let (id, told) = self.grant(*grant).await;
                 let Some(id) = id else { return vec![told] };
-                vec![told, call!(self.lease.lease_revoke(pb::LeaseRevokeRequest { id }))]
+                vec![told, self.revoke(id).await]
             }
             Step::Expire { lease, keys } => self.expire(*lease, keys).await,
             Step::Auth(auth) => vec![self.auth(auth).await],
@@ -162,7 +179,7 @@ impl Player {
             Step::Range(range) => {
                 let mut request = range.clone();
                 self.frame.range_out(&mut request);
-                let mut answer = self.clients.kv.range(carrying(request, self.token.as_deref())).await;
+                let mut answer = self.clients.kv.range(carrying(request, self.token())).await;
                 if let Ok(answer) = &mut answer {
                     inward::settle_ties(range, answer.get_mut());
                 }
@@ -171,7 +188,7 @@ impl Player {
             Step::Txn(txn) => {
                 let mut request = txn.clone();
                 self.frame.txn_out(&mut request);
-                let mut answer = self.clients.kv.txn(carrying(request, self.token.as_deref())).await;
+                let mut answer = self.clients.kv.txn(carrying(request, self.token())).await;
                 if let Ok(answer) = &mut answer {
                     inward::settle_ties_of_txn(txn, answer.get_mut());
                 }
@@ -185,20 +202,27 @@ impl Player {
             Step::Grant(grant) => self.grant(*grant).await.1,
             Step::Revoke { lease } => {
                 let id = self.frame.lease_out(*lease);
-                call!(self.lease.lease_revoke(pb::LeaseRevokeRequest { id }))
+                self.revoke(id).await
             }
             Step::KeepAlive { lease } => self.keep_alive(*lease).await,
             Step::TimeToLive(look) => {
                 let look = pb::LeaseTimeToLiveRequest { id: self.frame.lease_out(look.id), ..*look };
-                call!(self.lease.lease_time_to_live(look))
+                call_as_root!(self.lease.lease_time_to_live(look))
             }
-            Step::Leases => call!(self.lease.lease_leases(pb::LeaseLeasesRequest {})),
+            Step::Leases => call_as_root!(self.lease.lease_leases(pb::LeaseLeasesRequest {})),
             Step::HashKv { revision } => {
                 let revision = self.frame.revision_out(*revision);
-                call!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
+                // Of the compacted revision itself version 3.4 has no hash; the later ones and ChainFire have.
+                let revision = if revision == self.frame.compacted() { 0 } else { revision };
+                call_as_root!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
             }
             composed => unreachable!("{composed:?} is no single request"),
         }
+    }
+
+    /// While users are switched off nobody sends one: etcd 3.4 refuses an old one even then.
+    fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|_| self.guarded)
     }
 
     fn shown<A: Inward>(&mut self, answer: Result<Response<A>, Status>) -> String {
@@ -208,13 +232,14 @@ impl Player {
                 answer.inward(&mut self.frame);
                 format!("{answer:?}")
             }
-            Err(status) => refused(&status),
+            Err(status) => inward::refused(&status),
         }
     }
 
     /// The lease's real id, and what was told.
     async fn grant(&mut self, grant: pb::LeaseGrantRequest) -> (Option<i64>, String) {
-        let answer = self.clients.lease.lease_grant(carrying(grant, self.token.as_deref())).await;
+        let token = self.root_token().await;
+        let answer = self.clients.lease.lease_grant(carrying(grant, token.as_deref())).await;
         let id = answer.as_ref().ok().map(|answer| answer.get_ref().id);
         if let Some(id) = id.filter(|_| grant.id == 0) {
             self.frame.lease_chosen(id);
@@ -222,12 +247,21 @@ impl Player {
         (id, self.shown(answer))
     }
 
+    /// Who says nothing may revoke a lease without keys in etcd.
+    async fn revoke(&mut self, id: i64) -> String {
+        let revoke = pb::LeaseRevokeRequest { id };
+        match self.token() {
+            Some(_) => call!(self.lease.lease_revoke(revoke)),
+            None => call_as_root!(self.lease.lease_revoke(revoke)),
+        }
+    }
+
     async fn keep_alive(&mut self, lease: i64) -> String {
         let id = self.frame.lease_out(lease);
         let one = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+        let token = self.root_token().await;
         let answer = async {
-            let mut answers =
-                self.clients.lease.lease_keep_alive(carrying(one, self.token.as_deref())).await?.into_inner();
+            let mut answers = self.clients.lease.lease_keep_alive(carrying(one, token.as_deref())).await?.into_inner();
             answers
                 .message()
                 .await?
@@ -250,8 +284,9 @@ impl Player {
         }
         let until = Instant::now() + EXPIRY_WAIT;
         let look = pb::LeaseTimeToLiveRequest { id, keys: false };
+        let token = self.root_token().await;
         loop {
-            let answer = self.clients.lease.lease_time_to_live(carrying(look, self.token.as_deref())).await;
+            let answer = self.clients.lease.lease_time_to_live(carrying(look, token.as_deref())).await;
             // A lease whose time is over shows 0 or less until its keys are gone, and is not there afterwards.
             if answer.as_ref().is_ok_and(|answer| answer.get_ref().granted_ttl > 0) && Instant::now() < until {
                 sleep(EXPIRY_LOOK_EVERY).await;
@@ -263,7 +298,8 @@ impl Player {
     }
 
     fn stream(&mut self, stream: usize) -> (&mut Stream, &mut Frame) {
-        let open = || Stream::open(self.clients.watch.clone(), self.token.clone());
+        let token = self.token().map(str::to_owned);
+        let open = || Stream::open(self.clients.watch.clone(), token);
         (self.streams.entry(stream).or_insert_with(open), &mut self.frame)
     }
 
@@ -296,7 +332,7 @@ impl Player {
         let to_delete: BTreeSet<Bytes> =
             watches().filter(|watch| watch.sees_deletes_alone()).map(Watched::start).collect();
         let mut changes = Vec::new();
-        let token = if self.with_auth { tidy::root_token(&mut self.clients).await } else { None };
+        let token = self.root_token().await;
         for key in keys {
             let put =
                 pb::PutRequest { key: key.clone(), value: Bytes::from_static(b"mark"), ..pb::PutRequest::default() };
@@ -319,6 +355,11 @@ impl Player {
         }
     }
 
+    /// For what another user may not do: here, or in etcd.
+    async fn root_token(&mut self) -> Option<String> {
+        if self.with_auth { tidy::root_token(&mut self.clients).await } else { None }
+    }
+
     /// None when it was refused.
     fn revision_of<A>(
         &mut self,
@@ -334,11 +375,19 @@ impl Player {
 
     async fn auth(&mut self, auth: &Auth) -> String {
         match auth.clone() {
-            Auth::Enable => call!(self.auth.auth_enable(pb::AuthEnableRequest {})),
-            Auth::Disable => call!(self.auth.auth_disable(pb::AuthDisableRequest {})),
+            Auth::Enable => {
+                let answer = self.clients.auth.auth_enable(carrying(pb::AuthEnableRequest {}, self.token())).await;
+                self.guarded |= answer.is_ok();
+                self.shown(answer)
+            }
+            Auth::Disable => {
+                let answer = self.clients.auth.auth_disable(carrying(pb::AuthDisableRequest {}, self.token())).await;
+                self.guarded &= answer.is_err();
+                self.shown(answer)
+            }
             Auth::Login { name, password } => {
                 let login = pb::AuthenticateRequest { name: name.clone(), password };
-                let answer = self.clients.auth.authenticate(carrying(login, self.token.as_deref())).await;
+                let answer = self.clients.auth.authenticate(login).await;
                 if let Ok(answer) = &answer {
                     self.token = Some(answer.get_ref().token.clone());
                     self.tokens.insert(name, answer.get_ref().token.clone());
@@ -385,10 +434,10 @@ impl Player {
             Auth::Disallow { role, key, range_end } => {
                 call!(self.auth.role_revoke_permission(pb::AuthRoleRevokePermissionRequest { role, key, range_end }))
             }
-            Auth::Members => call!(self.cluster.member_list(pb::MemberListRequest { linearizable: true })),
-            Auth::Status => call!(self.maintenance.status(pb::StatusRequest {})),
+            Auth::Members => call_as_root!(self.cluster.member_list(pb::MemberListRequest { linearizable: true })),
+            Auth::Status => call_as_root!(self.maintenance.status(pb::StatusRequest {})),
             Auth::Defragment => call!(self.maintenance.defragment(pb::DefragmentRequest {})),
-            Auth::Alarms => call!(self.maintenance.alarm(pb::AlarmRequest::default())),
+            Auth::Alarms => call_as_root!(self.maintenance.alarm(pb::AlarmRequest::default())),
         }
     }
 }

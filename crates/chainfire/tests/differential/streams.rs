@@ -21,7 +21,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::frame::Frame;
-use crate::play::refused;
+use crate::inward::refused;
 
 /// Which `watch_id` an answer to a progress request has, as it is about the whole stream.
 const WHOLE_STREAM: i64 = -1;
