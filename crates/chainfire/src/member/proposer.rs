@@ -1,4 +1,5 @@
-//! Requests become entries of the log: those that wait go together, while a few entries are under way.
+//! Requests become entries of the log: those that wait go together, while a few entries are under way. A request waits
+//! for the tasks that are ready by then: the more of them ask for something too, the more go together.
 //!
 //! ```text
 //!   submit ──▶ queue ──▶ Here:  one Proposal ──▶ Raft ──▶ applied ──▶ answers       (no task in between)
@@ -67,6 +68,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     under_way: usize,
+    /// A task is about to send what waits.
+    gathering: bool,
     /// There will be another attempt; until then nothing is sent.
     retrying: bool,
     closed: bool,
@@ -197,8 +200,21 @@ impl Proposer {
                 queue.waiting.push_back(Waiting { request, ticket });
             }
         }
-        self.pump();
+        self.gather();
         Ok(receivers)
+    }
+
+    /// Sends what waits, one turn of the scheduler later.
+    fn gather(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.queue.lock().gathering, true) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            this.queue.lock().gathering = false;
+            this.pump();
+        });
     }
 
     /// The leader is another one now, or one at last.

@@ -39,7 +39,7 @@ pub const LOADS: &[Load] = &[
 ];
 
 /// Puts that each of a thousand watchers sees.
-const WATCHED_PUTS: u64 = 500;
+const WATCHED_PUTS: u64 = 2000;
 const QUICK_WATCHED_PUTS: u64 = 100;
 /// The least time of a measured round that is not quick.
 const LONG_MS: u64 = 1000;
