@@ -6,7 +6,7 @@ use std::time::Duration;
 use etcd::proto::etcdserverpb::ResponseHeader;
 use http::HeaderMap;
 use parking_lot::RwLock;
-use store::{Error, LeaseId, Revision, Store};
+use store::{Error, LeaseId, Range, Revision, Store};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -118,6 +118,18 @@ impl Desk {
             return Ok(Caller::User(user));
         }
         Ok(call.peer.common_name.clone().map_or(Caller::Nobody, Caller::User))
+    }
+
+    /// Waits until this member has everything that was answered anywhere before this call.
+    pub async fn be_up_to_date(&self) -> Result<(), Status> {
+        self.store.range(Range::key(vec![0]).count_only()).await.map(drop).map_err(refusal::of)
+    }
+
+    /// Whether a refusal for the sake of users or permissions, decided on system rows of `version` or later, has to be
+    /// decided anew: what was lacking here may have been granted at another member just before.
+    pub async fn must_ask_again(&self, refused: &Status, version: u64) -> bool {
+        // Who cannot find out stays with what is known here.
+        refusal::is_about_users(refused) && self.be_up_to_date().await.is_ok() && self.host.system().version != version
     }
 
     /// Waits until this member's system rows are at `version` or past it.

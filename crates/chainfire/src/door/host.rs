@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use store::{Error, Revision, Txn, TxnAnswer};
 
 use crate::command::Refusal;
+use crate::log::Measures;
 use crate::member::types::{Contact, MemberId};
 
 /// For the header of every answer.
@@ -119,6 +120,8 @@ pub trait Host: Send + Sync + 'static {
 
     async fn snapshot(&self) -> Result<SnapshotPieces, Error>;
 
-    /// Appends what it counts itself, in the text form of Prometheus: `etcd_disk_wal_fsync_duration_seconds` and such.
-    fn metrics(&self, _page: &mut String) {}
+    /// What its log asked of the disk, if it has one of its own.
+    fn measures(&self) -> Option<Measures> {
+        None
+    }
 }

@@ -15,6 +15,7 @@ use super::desk::{Call, Desk};
 use super::grpc::body::Frames;
 use super::grpc::frame::{self, Messages};
 use super::refusal::{self, NO_LEADER};
+use super::route::settled;
 
 /// Ids drawn before giving up; each is free with overwhelming probability.
 const DRAWS_MAX: usize = 8;
@@ -123,5 +124,5 @@ pub fn keep_alives(desk: Arc<Desk>, call: Call, requests: Messages) -> Frames {
 
 async fn next(desk: &Desk, call: &Call, requests: &mut Messages) -> Result<Option<Bytes>, Status> {
     let Some((request, _)) = requests.next().await? else { return Ok(None) };
-    Ok(Some(frame::encode(&desk.keep_alive(call, request).await?)))
+    Ok(Some(frame::encode(&settled!(desk, desk.keep_alive(call, request)))))
 }

@@ -12,6 +12,7 @@ use super::grpc::Method;
 use super::host::{Header, HostStatus};
 use super::monitor::Seen;
 use super::options::Options;
+use crate::log::Measures;
 
 const CODES: usize = 17;
 const METHODS: usize = Method::ALL.len();
@@ -123,6 +124,7 @@ pub struct Facts<'f> {
     pub seen: Seen,
     pub host: Option<HostStatus>,
     pub store: Option<StoreStatus>,
+    pub log: Option<Measures>,
     pub options: &'f Options,
 }
 
@@ -143,6 +145,9 @@ impl Metrics {
         let mut page = Page::default();
         self.tell_server(facts, &mut page);
         self.tell_store(facts, &mut page);
+        if let Some(log) = &facts.log {
+            tell_log(log, &mut page);
+        }
         self.tell_calls(&mut page);
         tell_process(&mut page);
         page.0
@@ -238,6 +243,14 @@ fn code_name(code: Code) -> String {
     }
 }
 
+fn tell_log(log: &Measures, page: &mut Page) {
+    let help = "How long syncs of the log took.";
+    page.histogram("etcd_disk_wal_fsync_duration_seconds", help, &log.sync_seconds, log.sync_seconds_sum, log.syncs);
+    let help = "Bytes that the log was written with.";
+    page.counter("chainfire_log_written_bytes_total", help, log.written_bytes);
+    page.counter("chainfire_log_entries_total", "Entries that the log was written with.", log.entries);
+}
+
 /// Facts of the process, from where the kernel tells them; those that are not told are left out.
 fn tell_process(page: &mut Page) {
     const PAGE_BYTES: u64 = 4096;
@@ -260,6 +273,16 @@ impl Page {
 
     fn line(&mut self, name: &str, labels: &str, value: u64) {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
+    /// `buckets`: bounds and how many lie at or below each, ascending.
+    fn histogram(&mut self, name: &str, help: &str, buckets: &[(f64, u64)], sum: f64, count: u64) {
+        self.head(name, help, "histogram");
+        for (bound, at_most) in buckets {
+            self.line(&format!("{name}_bucket"), &format!("le=\"{bound}\""), *at_most);
+        }
+        self.line(&format!("{name}_bucket"), "le=\"+Inf\"", count);
+        let _ = writeln!(self.0, "{name}_sum {sum}\n{name}_count {count}");
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {

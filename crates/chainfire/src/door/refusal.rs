@@ -90,6 +90,26 @@ known! {
     NO_DOWNGRADE FailedPrecondition "no inflight downgrade job";
 }
 
+/// Whether other users, roles or permissions than those that were looked at could have had another answer.
+pub fn is_about_users(refused: &Status) -> bool {
+    const ABOUT_USERS: [Known; 13] = [
+        ROOT_USER_NOT_EXIST,
+        ROOT_ROLE_NOT_EXIST,
+        USER_EXISTS,
+        USER_EMPTY,
+        USER_NOT_FOUND,
+        ROLE_EXISTS,
+        ROLE_NOT_FOUND,
+        PERMISSION_DENIED,
+        ROLE_NOT_GRANTED,
+        PERMISSION_NOT_GRANTED,
+        AUTH_NOT_ENABLED,
+        INVALID_AUTH_TOKEN,
+        INVALID_AUTH_MGMT,
+    ];
+    ABOUT_USERS.iter().any(|known| known.1 == refused.message())
+}
+
 /// What the store says, as etcd would say it.
 pub fn of(error: Error) -> Status {
     let known = match &error {

@@ -18,6 +18,22 @@ use super::grpc::frame::{self, Messages, Wire};
 use super::grpc::{self, Method, Reply, Shape};
 use super::{http as plain, lease, watch};
 
+/// What the call answers. A refusal for the sake of users or permissions counts once this member knows all that was
+/// answered before; nothing has been done by then.
+macro_rules! settled {
+    ($desk:expr, $call:expr) => {{
+        let version = $desk.host.system().version;
+        let mut answered = $call.await;
+        if let Err(refused) = &answered
+            && $desk.must_ask_again(refused, version).await
+        {
+            answered = Box::pin($call).await;
+        }
+        answered?
+    }};
+}
+pub(super) use settled;
+
 pub async fn answer(desk: Arc<Desk>, peer: Arc<Peer>, request: Request<Wire>) -> Response<Reply> {
     let Some(method) = Method::find(request.uri().path()) else {
         let kind = request.headers().get(header::CONTENT_TYPE);
@@ -73,7 +89,7 @@ fn reply(message: &impl Message) -> Reply {
 async fn put(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
     desk.check_learner().await?;
-    Ok(reply(&desk.put(&call, &request).await?))
+    Ok(reply(&settled!(desk, desk.put(&call, &request))))
 }
 
 async fn range(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
@@ -81,24 +97,24 @@ async fn range(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Sta
     if !request.serializable {
         desk.check_learner().await?;
     }
-    Ok(reply(&desk.range(&call, &request).await?))
+    Ok(reply(&settled!(desk, desk.range(&call, &request))))
 }
 
 async fn txn(desk: &Desk, mut call: Call, body: Messages) -> Result<Reply, Status> {
     let request = read(desk, &mut call, body).await?;
     desk.check_learner().await?;
-    Ok(reply(&desk.txn(&call, &request).await?))
+    Ok(reply(&settled!(desk, desk.txn(&call, &request))))
 }
 
 async fn rare(desk: Arc<Desk>, method: Method, mut call: Call, body: Messages) -> Result<Reply, Status> {
     macro_rules! unary {
         ($handler:ident) => {{
             let request = read(&desk, &mut call, body).await?;
-            reply(&desk.$handler(&call, request).await?)
+            reply(&settled!(desk, desk.$handler(&call, Clone::clone(&request))))
         }};
         (& $handler:ident) => {{
             let request = read(&desk, &mut call, body).await?;
-            reply(&desk.$handler(&call, &request).await?)
+            reply(&settled!(desk, desk.$handler(&call, &request)))
         }};
     }
     match method {

@@ -14,6 +14,7 @@ use crate::command::{Answer, Refusal, Request};
 use crate::door::host::{
     HashAnswer, Header, Host, HostStatus, MemberChange, MemberError, MemberFact, SnapshotPieces, System,
 };
+use crate::log::Measures;
 
 fn denied(answered: Answered) -> MemberError {
     match answered {
@@ -33,7 +34,6 @@ impl Host for Member {
         let inner = &self.inner;
         inner.alive()?;
         let (state, log) = (inner.reader.status(), inner.log.facts());
-        let me = inner.identity.member;
         let mut problems = Vec::new();
         problems.extend(state.problem.as_ref().map(ToString::to_string));
         problems.extend(log.failed);
@@ -47,7 +47,7 @@ impl Host for Member {
             term: inner.standing.term(),
             log_index: log.next.saturating_sub(1),
             applied_index: state.applied.map_or(0, |id| id.index),
-            learner: !inner.standing.membership().voter_ids().any(|voter| voter == me),
+            learner: !inner.standing.votes(),
             db_bytes: state.disk_bytes + log.disk_bytes,
             db_bytes_used: state.row_bytes,
             problems,
@@ -97,6 +97,10 @@ impl Host for Member {
     async fn hash(&self, revision: Option<Revision>) -> Result<HashAnswer, Error> {
         self.inner.alive()?;
         self.inner.reader.hash(revision).await
+    }
+
+    fn measures(&self) -> Option<Measures> {
+        Some(Member::measures(self))
     }
 
     async fn snapshot(&self) -> Result<SnapshotPieces, Error> {

@@ -323,8 +323,9 @@ impl Proposer {
                                 again.0.push(request);
                                 again.1.push(ticket);
                             }
+                            // It is the leader that ends, perhaps after it had put this into the log.
+                            Some(Err(Refusal::Store(Error::Closed))) | None => ticket.refuse(Error::TimedOut),
                             Some(answer) => ticket.settle(answer, index),
-                            None => ticket.refuse(Error::TimedOut),
                         }
                     }
                     this.again(again.0, again.1);

@@ -136,6 +136,13 @@ impl Standing {
         self.leads() == Some(settled) && self.votes_alone()
     }
 
+    /// While the voters change, those from before count: until the change is complete nothing goes on without them.
+    pub fn votes(&self) -> bool {
+        let server = self.server.borrow_watched();
+        let before = server.membership_config.membership().get_joint_config().first();
+        before.is_some_and(|voters| voters.contains(&self.me))
+    }
+
     fn votes_alone(&self) -> bool {
         let server = self.server.borrow_watched();
         let mut voters = server.membership_config.membership().voter_ids();

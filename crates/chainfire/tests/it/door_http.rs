@@ -15,7 +15,11 @@ use crate::door_support::{Door, channel, serve_for_test, serve_with};
 
 /// Status and body of a request over HTTP/1.1.
 async fn ask(door: &Door, method: &str, path: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(door.address()).await.unwrap();
+    ask_at(door.address(), method, path).await
+}
+
+pub async fn ask_at(address: impl tokio::net::ToSocketAddrs, method: &str, path: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

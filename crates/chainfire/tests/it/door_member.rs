@@ -22,11 +22,12 @@ use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
+use crate::door_http::ask_at;
 use crate::member_cluster::Cluster;
 
 struct Doors {
     cluster: Cluster,
-    _open: Vec<Handle>,
+    open: Vec<Handle>,
     channels: Vec<Channel>,
 }
 
@@ -42,7 +43,7 @@ impl Doors {
             channels.push(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
             open.push(door);
         }
-        Self { cluster, _open: open, channels }
+        Self { cluster, open, channels }
     }
 }
 
@@ -54,6 +55,29 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
 
 fn put(key: &str) -> PutRequest {
     PutRequest { key: key.to_owned().into(), ..PutRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_asks_of_the_disk_is_told_under_etcds_name() {
+    const NAME: &str = "etcd_disk_wal_fsync_duration_seconds";
+    let doors = Doors::open(1).await;
+    let told = async || {
+        let (code, page) = ask_at(doors.open[0].addresses()[0], "GET", "/metrics").await;
+        assert_eq!(code, 200);
+        let value = |series: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {series} in {page}")).parse::<f64>().unwrap()
+        };
+        let count = value(&format!("{NAME}_count"));
+        assert!(value(&format!("{NAME}_bucket{{le=\"0.001\"}}")) <= count && value(&format!("{NAME}_sum")) > 0.0);
+        assert!(page.contains(&format!("{NAME}_bucket{{le=\"+Inf\"}} {count}\n")), "{page}");
+        count
+    };
+    let before = told().await;
+    for _ in 0..3 {
+        KvClient::new(doors.channels[0].clone()).put(put("k")).await.unwrap();
+    }
+    assert!(told().await >= before + 3.0, "each of them waited for a sync of its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,4 +189,37 @@ async fn tokens_work_at_every_door_and_what_was_taken_away_is_gone_at_every_door
             assert_eq!(refused.code(), Code::PermissionDenied, "round {round}");
         }
     }
+}
+
+/// What it knows of users is old; what it says of them is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_cut_off_refuses_nobody_for_what_it_has_missed() {
+    let doors = Doors::open(3).await;
+    let cut_off = doors.cluster.follower().await;
+    let near = (0..3).find(|n| *n != cut_off).unwrap();
+    let mut auth = AuthClient::new(doors.channels[near].clone());
+    for name in ["root", "alice"] {
+        let user = AuthUserAddRequest { name: name.into(), password: "pw".into(), ..AuthUserAddRequest::default() };
+        auth.user_add(user).await.unwrap();
+        auth.role_add(AuthRoleAddRequest { name: name.into() }).await.unwrap();
+        auth.user_grant_role(AuthUserGrantRoleRequest { user: name.into(), role: name.into() }).await.unwrap();
+    }
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let mut tokens = Vec::new();
+    for name in ["root", "alice"] {
+        let login = AuthenticateRequest { name: name.into(), password: "pw".into() };
+        tokens.push(auth.authenticate(login).await.unwrap().into_inner().token);
+    }
+    let mut far = KvClient::new(doors.channels[cut_off].clone());
+    let refused = far.put(with_token(put("a"), &tokens[1])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+
+    doors.cluster.isolate(cut_off);
+    let permission = Permission { perm_type: Type::Write.into(), key: "a".into(), range_end: bytes::Bytes::new() };
+    let grant = AuthRoleGrantPermissionRequest { name: "alice".into(), perm: Some(permission) };
+    auth.role_grant_permission(with_token(grant, &tokens[0])).await.unwrap();
+    let waiting = tokio::spawn(async move { far.put(with_token(put("a"), &tokens[1])).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    doors.cluster.rejoin(cut_off);
+    waiting.await.unwrap().unwrap();
 }

@@ -77,6 +77,10 @@ impl Cluster {
             cluster.start(n).await;
         }
         cluster.leader().await;
+        for n in 0..members {
+            let member = cluster.member(n).clone();
+            until("each votes", async || (!Host::status(&*member).await.ok()?.learner).then_some(())).await;
+        }
         cluster
     }
 

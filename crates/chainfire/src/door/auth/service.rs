@@ -14,7 +14,6 @@ use etcd::proto::etcdserverpb::{
     AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse, AuthUserRevokeRoleRequest,
     AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse, ResponseHeader,
 };
-use store::Range;
 use tonic::Status;
 
 use super::password::{self, PASSWORD_BYTES_MAX};
@@ -22,7 +21,7 @@ use super::rows::{Access, Password, Permission, ROOT, Role, Row, Rows, User, rol
 use super::{Caller, View};
 use crate::door::desk::{Call, Desk, TRIES_MAX};
 use crate::door::refusal::{
-    self, AUTH_FAILED, AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_MGMT, Known, PERMISSION_NOT_GIVEN,
+    AUTH_FAILED, AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_MGMT, Known, PERMISSION_NOT_GIVEN,
     PERMISSION_NOT_GRANTED, ROLE_EMPTY, ROLE_EXISTS, ROLE_NOT_FOUND, ROLE_NOT_GRANTED, ROOT_ROLE_NOT_EXIST,
     ROOT_USER_NOT_EXIST, STOPPED, TOO_MANY_REQUESTS, USER_EMPTY, USER_EXISTS, USER_NOT_FOUND,
 };
@@ -47,7 +46,7 @@ fn name(name: &str, empty: Known) -> Result<(), Status> {
 }
 
 impl Desk {
-    /// Of the newest revision here.
+    /// Of the newest revision. After this, users are here as they were when it was asked for.
     async fn auth_header(&self) -> Result<Option<ResponseHeader>, Status> {
         Ok(Some(self.newest_header().await?))
     }
@@ -97,15 +96,14 @@ impl Desk {
     }
 
     pub async fn auth_status(&self, call: &Call, _: AuthStatusRequest) -> Result<AuthStatusResponse, Status> {
+        let header = self.auth_header().await?;
         let view = self.view();
         view.is_admin(&self.caller(&view, call)?)?;
-        let header = self.auth_header().await?;
         Ok(AuthStatusResponse { header, enabled: view.enabled(), auth_revision: view.auth.state.revision })
     }
 
     pub async fn authenticate(&self, _: &Call, request: AuthenticateRequest) -> Result<AuthenticateResponse, Status> {
-        // After this, users are here as they were when the call began.
-        self.store.range(Range::key(vec![0]).count_only()).await.map_err(refusal::of)?;
+        self.be_up_to_date().await?;
         for _ in 0..TRIES_MAX {
             let view = self.view();
             if !view.enabled() {
@@ -152,6 +150,7 @@ impl Desk {
     }
 
     pub async fn user_get(&self, call: &Call, request: AuthUserGetRequest) -> Result<AuthUserGetResponse, Status> {
+        let header = self.auth_header().await?;
         let view = self.view();
         let caller = self.caller(&view, call)?;
         if !matches!(&caller, Caller::User(own) if **own == *request.name) {
@@ -159,13 +158,14 @@ impl Desk {
         }
         let user = view.auth.users.get(&request.name).ok_or(USER_NOT_FOUND)?;
         let roles = user.roles.iter().cloned().collect();
-        Ok(AuthUserGetResponse { header: self.auth_header().await?, roles })
+        Ok(AuthUserGetResponse { header, roles })
     }
 
     pub async fn user_list(&self, call: &Call, _: AuthUserListRequest) -> Result<AuthUserListResponse, Status> {
+        let header = self.auth_header().await?;
         let view = self.view();
         view.is_admin(&self.caller(&view, call)?)?;
-        Ok(AuthUserListResponse { header: self.auth_header().await?, users: names(&view.auth.users) })
+        Ok(AuthUserListResponse { header, users: names(&view.auth.users) })
     }
 
     pub async fn user_delete(
@@ -254,6 +254,7 @@ impl Desk {
     }
 
     pub async fn role_get(&self, call: &Call, request: AuthRoleGetRequest) -> Result<AuthRoleGetResponse, Status> {
+        let header = self.auth_header().await?;
         let view = self.view();
         let caller = self.caller(&view, call)?;
         if !has_role(&view, &caller, &request.role) {
@@ -261,13 +262,14 @@ impl Desk {
         }
         let role = view.auth.roles.get(&request.role).ok_or(ROLE_NOT_FOUND)?;
         let perm = role.permissions.iter().map(permission).collect();
-        Ok(AuthRoleGetResponse { header: self.auth_header().await?, perm })
+        Ok(AuthRoleGetResponse { header, perm })
     }
 
     pub async fn role_list(&self, call: &Call, _: AuthRoleListRequest) -> Result<AuthRoleListResponse, Status> {
+        let header = self.auth_header().await?;
         let view = self.view();
         view.is_admin(&self.caller(&view, call)?)?;
-        Ok(AuthRoleListResponse { header: self.auth_header().await?, roles: names(&view.auth.roles) })
+        Ok(AuthRoleListResponse { header, roles: names(&view.auth.roles) })
     }
 
     pub async fn role_delete(

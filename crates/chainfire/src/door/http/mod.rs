@@ -52,10 +52,10 @@ async fn metrics(desk: &Desk) -> Response<Reply> {
         seen: desk.seen(),
         host: desk.host.status().await.ok(),
         store: desk.store.status().await.ok(),
+        log: desk.host.measures(),
         options: &desk.options,
     };
-    let mut page = desk.metrics.tell(&facts);
-    desk.host.metrics(&mut page);
+    let page = desk.metrics.tell(&facts);
     with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
 }
 
