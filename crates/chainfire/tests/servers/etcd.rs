@@ -75,11 +75,13 @@ async fn start_once() -> Result<Server> {
     let mut process = Process { child, _dir: dir };
     let until = Instant::now() + START_WAIT;
     loop {
-        if takes_writes(&endpoint).await {
-            return Ok(Server { log: Some(said), ..Server::new(endpoint, process) });
-        }
+        let takes_writes = takes_writes(&endpoint).await;
+        // Where this one did not get its port, another one answers.
         if let Some(status) = process.child.try_wait()? {
             bail!("etcd ended: {status}\n{}", std::fs::read_to_string(&said)?);
+        }
+        if takes_writes {
+            return Ok(Server { log: Some(said), ..Server::new(endpoint, process) });
         }
         if Instant::now() > until {
             bail!("etcd does not answer\n{}", std::fs::read_to_string(&said)?);

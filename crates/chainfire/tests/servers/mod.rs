@@ -4,10 +4,12 @@ pub mod chainfire;
 pub mod etcd;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 pub struct Server {
     pub endpoint: String,
@@ -34,6 +36,13 @@ pub fn folder() -> PathBuf {
 }
 
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on loopback")?;
-    Ok(listener.local_addr()?.port())
+    // Two servers that are being started at once would else be told the same now and then.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on loopback")?;
+        let port = listener.local_addr()?.port();
+        if GIVEN.lock().insert(port) {
+            return Ok(port);
+        }
+    }
 }
