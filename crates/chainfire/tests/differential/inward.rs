@@ -11,6 +11,10 @@
 //!   background;
 //! - tokens;
 //! - of a list of members more than the first;
+//! - the header of an answer about alarms, and how errors of users are worded that etcd lets out as they are inside
+//!   ([`refused`]);
+//! - the hash of the compacted revision itself;
+//! - what ChainFire refuses and etcd 3.4 does not: `make_auth` leaves it out, or root does it (`call_as_root` in `play`);
 //! - the order of equal rows of a sort by something else than the key, above [`STABLE_ROWS`] rows.
 
 use std::fmt::Debug;
@@ -167,8 +171,8 @@ impl Inward for pb::AuthenticateResponse {
     }
 }
 
-/// Version 3.4 lets some errors of users out as they are inside; the later versions and ChainFire give them the code and the
-/// words that the other calls have.
+/// Version 3.4 lets some errors of users out as they are inside; ChainFire gives them the code and the words that the other
+/// calls have.
 pub fn refused(status: &Status) -> String {
     let (code, message) = match (status.code(), status.message()) {
         (Code::Unknown, "auth: permission denied") => (Code::PermissionDenied, "etcdserver: permission denied"),

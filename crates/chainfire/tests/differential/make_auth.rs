@@ -84,7 +84,7 @@ fn password(name: &str) -> String {
     if name == ROOT.0 { ROOT.1.to_owned() } else { format!("{name}'s") }
 }
 
-/// etcd 3.4 takes a permission for nothing, whose end is not above its start; later versions and ChainFire refuse it.
+/// etcd 3.4 takes a permission for nothing, whose end is not above its start; ChainFire refuses it.
 fn permission(choices: &mut Choices) -> Permission {
     let (key, mut range_end) = choices.stretch();
     if range_end <= key && range_end != b"\0"[..] {

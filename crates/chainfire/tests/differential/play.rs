@@ -91,7 +91,7 @@ macro_rules! call {
     }};
 }
 
-/// What etcd 3.4 lets everybody do; its later versions and ChainFire do not.
+/// What etcd 3.4 lets everybody do, and ChainFire does not.
 macro_rules! call_as_root {
     ($self:ident . $client:ident . $method:ident ( $message:expr )) => {{
         let token = $self.root_token().await;
@@ -212,9 +212,9 @@ impl Player {
             Step::Leases => call_as_root!(self.lease.lease_leases(pb::LeaseLeasesRequest {})),
             Step::HashKv { revision } => {
                 let revision = self.frame.revision_out(*revision);
-                // Of the compacted revision itself version 3.4 has no hash; the later ones and ChainFire have.
+                // Of the compacted revision itself version 3.4 has no hash; ChainFire has.
                 let revision = if revision == self.frame.compacted() { 0 } else { revision };
-                call_as_root!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
+                call!(self.maintenance.hash_kv(pb::HashKvRequest { revision }))
             }
             composed => unreachable!("{composed:?} is no single request"),
         }

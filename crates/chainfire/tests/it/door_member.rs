@@ -1,6 +1,5 @@
 //! Doors before the members of one replicated store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::door::{self, Handle, Options};
@@ -157,10 +156,8 @@ async fn the_lead_moves_when_its_holder_is_asked() {
     KvClient::new(doors.channels[leader].clone()).put(put("k")).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_work_at_every_door_and_what_was_taken_away_is_gone_at_every_door() {
-    let doors = Doors::open(3).await;
-    let mut auth = AuthClient::new(doors.channels[0].clone());
+/// Switches users on: root, and alice whose role has no permission yet.
+async fn users(auth: &mut AuthClient<Channel>) {
     for name in ["root", "alice"] {
         let user = AuthUserAddRequest { name: name.into(), password: "pw".into(), ..AuthUserAddRequest::default() };
         auth.user_add(user).await.unwrap();
@@ -168,12 +165,20 @@ async fn tokens_work_at_every_door_and_what_was_taken_away_is_gone_at_every_door
         auth.user_grant_role(AuthUserGrantRoleRequest { user: name.into(), role: name.into() }).await.unwrap();
     }
     auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+}
+
+async fn login(auth: &mut AuthClient<Channel>, name: &str) -> String {
+    let request = AuthenticateRequest { name: name.into(), password: "pw".into() };
+    auth.authenticate(request).await.unwrap().into_inner().token
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_work_at_every_door_and_what_was_taken_away_is_gone_at_every_door() {
+    let doors = Doors::open(3).await;
+    let mut auth = AuthClient::new(doors.channels[0].clone());
+    users(&mut auth).await;
     let mut elsewhere = AuthClient::new(doors.channels[1].clone());
-    let mut login = async |name: &str| {
-        let request = AuthenticateRequest { name: name.into(), password: "pw".into() };
-        elsewhere.authenticate(request).await.unwrap().into_inner().token
-    };
-    let (root, alice) = (login("root").await, Arc::new(login("alice").await));
+    let (root, alice) = (login(&mut elsewhere, "root").await, login(&mut elsewhere, "alice").await);
     let permission = Permission { perm_type: Type::Write.into(), key: "a".into(), range_end: bytes::Bytes::new() };
     for round in 0..20 {
         let grant = AuthRoleGrantPermissionRequest { name: "alice".into(), perm: Some(permission.clone()) };
@@ -198,27 +203,17 @@ async fn a_member_that_was_cut_off_refuses_nobody_for_what_it_has_missed() {
     let cut_off = doors.cluster.follower().await;
     let near = (0..3).find(|n| *n != cut_off).unwrap();
     let mut auth = AuthClient::new(doors.channels[near].clone());
-    for name in ["root", "alice"] {
-        let user = AuthUserAddRequest { name: name.into(), password: "pw".into(), ..AuthUserAddRequest::default() };
-        auth.user_add(user).await.unwrap();
-        auth.role_add(AuthRoleAddRequest { name: name.into() }).await.unwrap();
-        auth.user_grant_role(AuthUserGrantRoleRequest { user: name.into(), role: name.into() }).await.unwrap();
-    }
-    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
-    let mut tokens = Vec::new();
-    for name in ["root", "alice"] {
-        let login = AuthenticateRequest { name: name.into(), password: "pw".into() };
-        tokens.push(auth.authenticate(login).await.unwrap().into_inner().token);
-    }
+    users(&mut auth).await;
+    let (root, alice) = (login(&mut auth, "root").await, login(&mut auth, "alice").await);
     let mut far = KvClient::new(doors.channels[cut_off].clone());
-    let refused = far.put(with_token(put("a"), &tokens[1])).await.unwrap_err();
+    let refused = far.put(with_token(put("a"), &alice)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 
     doors.cluster.isolate(cut_off);
     let permission = Permission { perm_type: Type::Write.into(), key: "a".into(), range_end: bytes::Bytes::new() };
     let grant = AuthRoleGrantPermissionRequest { name: "alice".into(), perm: Some(permission) };
-    auth.role_grant_permission(with_token(grant, &tokens[0])).await.unwrap();
-    let waiting = tokio::spawn(async move { far.put(with_token(put("a"), &tokens[1])).await });
+    auth.role_grant_permission(with_token(grant, &root)).await.unwrap();
+    let waiting = tokio::spawn(async move { far.put(with_token(put("a"), &alice)).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     doors.cluster.rejoin(cut_off);
     waiting.await.unwrap().unwrap();
