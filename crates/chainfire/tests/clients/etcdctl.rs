@@ -60,10 +60,10 @@ impl Going {
         lines
     }
 
-    /// As somebody at a keyboard ends it.
-    async fn interrupt(mut self) {
+    /// As a supervisor ends it. The keyboard's signal is ignored in whatever a script started in the background.
+    async fn terminate(mut self) {
         let id = self.child.id().expect("it runs").to_string();
-        output(Command::new("kill").args(["-INT", &id])).await;
+        output(Command::new("kill").args(["-TERM", &id])).await;
         let _ = timeout(LINE_WAIT, self.child.wait()).await.expect("it ends");
     }
 }
@@ -94,7 +94,7 @@ async fn watched(server: &Server) -> Vec<String> {
         let mut from = Going::start(server, &["watch", "--prefix", "", "--rev", revision]);
         // What etcd had to write to show that it is up comes first.
         while from.lines(1).await != ["before"] {}
-        from.interrupt().await;
+        from.terminate().await;
     }
     let mut going = Going::start(server, &["watch", "--prefix", "w/", "--prev-kv", "--rev", "1"]);
     past.extend(going.lines(3).await);
@@ -103,7 +103,7 @@ async fn watched(server: &Server) -> Vec<String> {
     say(server, &["del", "w/", "--prefix"]).await;
     // Key and value of each put and what was there before, and twice key and value of each of two deletes.
     past.extend(going.lines(3 + 5 + 2 * 5).await);
-    going.interrupt().await;
+    going.terminate().await;
     past
 }
 
@@ -134,20 +134,20 @@ async fn locked_and_elected(server: &Server) -> Vec<String> {
             == 2
     })
     .await;
-    lock.interrupt().await;
+    lock.terminate().await;
     told.extend(second.lines(1).await.iter().map(|line| plain(line)));
-    second.interrupt().await;
+    second.terminate().await;
     told.push(say(server, &["lock", "mine", "echo", "held"]).await);
     let mut leader = Going::start(server, &["elect", "boss", "one"]);
     told.extend(leader.lines(2).await.iter().map(|line| plain(line)));
     let mut listener = Going::start(server, &["elect", "boss", "-l"]);
     told.extend(listener.lines(2).await.iter().map(|line| plain(line)));
     let mut next = Going::start(server, &["elect", "boss", "two"]);
-    leader.interrupt().await;
+    leader.terminate().await;
     told.extend(next.lines(2).await.iter().map(|line| plain(line)));
     told.extend(listener.lines(2).await.iter().map(|line| plain(line)));
-    listener.interrupt().await;
-    next.interrupt().await;
+    listener.terminate().await;
+    next.terminate().await;
     told
 }
 
@@ -172,7 +172,7 @@ async fn kept_alive(server: &Server) -> Vec<String> {
     let mut alive = Going::start(server, &["lease", "keep-alive", &id]);
     told.extend(alive.lines(4).await.iter().map(|line| plain(line)));
     told.push(say(server, &["get", "leased"]).await);
-    alive.interrupt().await;
+    alive.terminate().await;
     until("the lease runs out", async || say(server, &["get", "leased"]).await.is_empty()).await;
     told
 }
@@ -224,7 +224,7 @@ async fn a_mirror_of_etcd_is_made_and_kept() {
     say(&from, &["del", "m/01"]).await;
     let all = say(&from, &["get", "m/", "--prefix"]).await;
     until("what happens is followed", async || say(&to, &["get", "m/", "--prefix"]).await == all).await;
-    mirror.interrupt().await;
+    mirror.terminate().await;
 }
 
 /// The status of each endpoint: its address, and whether it leads.
