@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use world::Clock;
 
 use crate::config::Limits;
 use crate::health::Health;
@@ -44,12 +45,14 @@ pub struct Backend {
     /// Ends everything that still speaks to it.
     pub cut: CancellationToken,
     active: AtomicUsize,
+    /// When it last had nothing in flight any more, by the engine's clock.
+    rested: Mutex<Duration>,
     draining: AtomicBool,
     health: Mutex<Health>,
 }
 
 impl Backend {
-    pub fn new(route: &str, id: &str, addr: SocketAddr) -> Self {
+    pub fn new(route: &str, id: &str, addr: SocketAddr, now: Duration) -> Self {
         Self {
             route: route.into(),
             id: id.into(),
@@ -57,6 +60,7 @@ impl Backend {
             pool: Pool::default(),
             cut: CancellationToken::new(),
             active: AtomicUsize::new(0),
+            rested: Mutex::new(now),
             draining: AtomicBool::new(false),
             health: Mutex::default(),
         }
@@ -65,6 +69,13 @@ impl Backend {
     /// Requests and connections in flight.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::SeqCst)
+    }
+
+    /// For how long nothing has been in flight to it; `None` while something is.
+    pub fn idle(&self, now: Duration) -> Option<Duration> {
+        let rested = *self.rested.lock();
+        // The count is read after the time: a flight that ends in between makes it look idle since then, not before.
+        (self.active() == 0).then(|| now.saturating_sub(rested))
     }
 
     pub fn is_draining(&self) -> bool {
@@ -97,12 +108,13 @@ impl Backend {
 pub struct Flight {
     backend: Arc<Backend>,
     bell: Arc<Bell>,
+    clock: Clock,
 }
 
 impl Flight {
-    pub fn start(backend: Arc<Backend>, bell: Arc<Bell>) -> Self {
+    pub fn start(backend: Arc<Backend>, bell: Arc<Bell>, clock: Clock) -> Self {
         backend.active.fetch_add(1, Ordering::SeqCst);
-        Self { backend, bell }
+        Self { backend, bell, clock }
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
@@ -127,6 +139,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        *self.backend.rested.lock() = self.clock.monotonic();
         // Count first, flag second; `retire` then a read of the count is the other order. So one of the two sees it.
         if self.backend.active.fetch_sub(1, Ordering::SeqCst) == 1 && self.backend.is_draining() {
             self.bell.emptied.notify_one();

@@ -54,6 +54,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a client may refuse to take what is written to it. Default 60 s.
     pub write_timeout: Duration,
+    /// How long a client is held while a backend that sleeps is woken. Default 10 s.
+    pub wake_timeout: Duration,
     /// To open a connection to a backend. Default 2 s.
     pub connect_timeout: Duration,
     /// From the last byte of the request to the head of the backend's answer; then 504. Default 120 s.
@@ -85,6 +87,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(1),
+            wake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_mins(2),
             streams_max: 128,

@@ -30,8 +30,12 @@ pub struct Desired {
 pub struct Route {
     pub id: String,
     pub mode: Mode,
-    /// Unique by id; may be empty, then HTTP answers 503 and the others close.
+    /// Unique by id; may be empty, then HTTP answers 503 and the others close, unless someone is asleep.
     pub backends: Vec<Backend>,
+    /// Ids of backends that would serve if they were awake. A client that finds no other waits for one of them: see
+    /// [`crate::Handle::is_wanted`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asleep: Vec<String>,
 }
 
 /// How a client's wish for a route is recognised.
@@ -131,7 +135,7 @@ fn claim_port<'a>(
 }
 
 fn check_backends(route: &Route) -> Result<(), Error> {
-    let count = route.backends.len();
+    let count = route.backends.len() + route.asleep.len();
     if count > BACKENDS_MAX {
         return Err(Error::TooMany {
             subject: format!("route {}", route.id),
@@ -141,6 +145,12 @@ fn check_backends(route: &Route) -> Result<(), Error> {
         });
     }
     let mut ids = HashSet::new();
+    for id in &route.asleep {
+        check_id(id)?;
+        if !ids.insert(id.as_str()) {
+            return Err(Error::DuplicateBackend { route: route.id.clone(), backend: id.clone() });
+        }
+    }
     for backend in &route.backends {
         check_id(&backend.id)?;
         if !ids.insert(backend.id.as_str()) {
@@ -171,7 +181,7 @@ mod tests {
     use super::*;
 
     fn route(id: &str, mode: Mode) -> Route {
-        Route { id: id.into(), mode, backends: Vec::new() }
+        Route { id: id.into(), mode, backends: Vec::new(), asleep: Vec::new() }
     }
 
     fn http(host: &str) -> Mode {
@@ -211,10 +221,11 @@ mod tests {
         let with = |backends: &[(&str, &str)]| {
             let backends =
                 backends.iter().map(|(id, addr)| Backend { id: (*id).into(), addr: addr.parse().unwrap() }).collect();
-            code(vec![Route { id: "r".into(), mode: http("x.y"), backends }])
+            code(vec![Route { id: "r".into(), mode: http("x.y"), backends, asleep: vec!["s".into()] }])
         };
         assert_eq!(with(&[("a", "10.0.0.1:80"), ("b", "[fd00::1]:80")]), "ok");
         assert_eq!(with(&[("a", "10.0.0.1:80"), ("a", "10.0.0.2:80")]), "ingress_backend_duplicate");
+        assert_eq!(with(&[("s", "10.0.0.1:80")]), "ingress_backend_duplicate");
         for bad in ["10.0.0.1:0", "0.0.0.0:80", "[::]:80", "224.0.0.1:80"] {
             assert_eq!(with(&[("a", bad)]), "ingress_backend_invalid", "{bad}");
         }

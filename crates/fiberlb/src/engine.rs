@@ -1,13 +1,14 @@
 //! The table in force, the backends that drain, and the one lock over both.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use world::Clock;
@@ -32,6 +33,8 @@ pub enum Key<'a> {
 pub enum Miss {
     NoRoute,
     NoBackend,
+    /// Those that would serve sleep.
+    Asleep,
     /// Every backend has been tried.
     Exhausted,
 }
@@ -41,6 +44,7 @@ struct Route {
     id: String,
     mode: Mode,
     backends: Vec<Arc<Backend>>,
+    asleep: Vec<String>,
     cursor: Arc<AtomicUsize>,
 }
 
@@ -79,6 +83,8 @@ pub struct Engine {
     pub kill: CancellationToken,
     pub tasks: TaskTracker,
     state: RwLock<State>,
+    /// Backends that sleep and that a client waits for.
+    wanted: Mutex<BTreeSet<String>>,
     /// Why a route is not reachable, by route id.
     problems: Mutex<HashMap<String, String>>,
 }
@@ -93,6 +99,7 @@ impl Engine {
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
             state: RwLock::default(),
+            wanted: Mutex::default(),
             problems: Mutex::default(),
         }
     }
@@ -105,10 +112,63 @@ impl Engine {
         let state = self.state.read();
         let route = state.table.find(key).ok_or(Miss::NoRoute)?;
         if route.backends.is_empty() {
-            return Err(Miss::NoBackend);
+            return Err(if route.asleep.is_empty() { Miss::NoBackend } else { Miss::Asleep });
         }
         let backend = pick(&route.backends, &route.cursor, tried, self.clock.monotonic(), &self.limits);
-        Ok(Flight::start(backend.ok_or(Miss::Exhausted)?, Arc::clone(&self.bell)))
+        Ok(Flight::start(backend.ok_or(Miss::Exhausted)?, Arc::clone(&self.bell), self.clock.clone()))
+    }
+
+    /// As [`Engine::pick`], and waits while those that would serve are being woken.
+    pub async fn pick_awake(&self, key: Key<'_>, tried: &[Arc<Backend>]) -> Result<Flight, Miss> {
+        let deadline = Instant::now() + self.limits.wake_timeout;
+        loop {
+            // Before the look, so that no change after it is missed.
+            let mut changes = self.bell.changes.subscribe();
+            match self.pick(key, tried) {
+                Err(Miss::Asleep) => self.want(key),
+                picked => return picked,
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep_until(deadline) => return Err(Miss::NoBackend),
+                () = self.stop.cancelled() => return Err(Miss::NoBackend),
+            }
+        }
+    }
+
+    /// Has a sleeping backend woken; clients that come meanwhile wait for the same one.
+    fn want(&self, key: Key<'_>) {
+        let state = self.state.read();
+        let Some(route) = state.table.find(key) else { return };
+        let mut wanted = self.wanted.lock();
+        if route.asleep.iter().any(|id| wanted.contains(id)) {
+            return;
+        }
+        let Some(first) = route.asleep.first() else { return };
+        tracing::info!(route = %route.id, backend = %first, "a client waits for a backend that sleeps");
+        wanted.insert(first.clone());
+        drop(wanted);
+        drop(state);
+        self.bell.ring();
+    }
+
+    /// A client waits for this backend, which sleeps.
+    pub fn is_wanted(&self, id: &str) -> bool {
+        self.wanted.lock().contains(id)
+    }
+
+    pub fn wanted(&self) -> Vec<String> {
+        self.wanted.lock().iter().cloned().collect()
+    }
+
+    /// For how long nothing has been in flight to the backends of this id; `None` while something is, or when no route
+    /// has one.
+    pub fn idle(&self, id: &str) -> Option<Duration> {
+        let (state, now) = (self.state.read(), self.clock.monotonic());
+        let draining = state.draining.iter().map(|one| &one.backend);
+        let all = state.table.routes.iter().flat_map(|route| &route.backends).chain(draining);
+        let idle: Vec<_> = all.filter(|backend| backend.id == id).map(|backend| backend.idle(now)).collect();
+        idle.into_iter().collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
     /// Puts a validated wish in force. Backends that stay keep their counts, their health and their connections.
@@ -133,12 +193,16 @@ impl Engine {
                     backend.revive();
                     return backend;
                 }
-                Arc::new(Backend::new(&wish.id, &wanted.id, wanted.addr))
+                Arc::new(Backend::new(&wish.id, &wanted.id, wanted.addr, self.clock.monotonic()))
             });
             let backends = backends.collect();
             let cursor = cursors.get(wish.id.as_str()).map_or_else(Arc::default, |cursor| Arc::clone(cursor));
-            table.insert(Arc::new(Route { id: wish.id.clone(), mode: wish.mode.clone(), backends, cursor }));
+            let (id, mode, asleep) = (wish.id.clone(), wish.mode.clone(), wish.asleep.clone());
+            table.insert(Arc::new(Route { id, mode, backends, asleep, cursor }));
         }
+        // Who serves, or is gone, need not be woken.
+        let sleeping: BTreeSet<&String> = desired.routes.iter().flat_map(|route| &route.asleep).collect();
+        self.wanted.lock().retain(|id| sleeping.contains(id));
         state.table = table;
 
         let fresh = Instant::now() + self.limits.drain_timeout;
@@ -290,7 +354,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     use crate::desired;
 
@@ -300,7 +363,7 @@ mod tests {
             .map(|(id, port)| desired::Backend { id: (*id).into(), addr: ([127, 0, 0, 1], *port).into() })
             .collect();
         let mode = Mode::Http { host: "a.b".into() };
-        Desired { generation, routes: vec![desired::Route { id: "r".into(), mode, backends }] }
+        Desired { generation, routes: vec![desired::Route { id: "r".into(), mode, backends, asleep: Vec::new() }] }
     }
 
     fn lines(engine: &Engine) -> Vec<String> {
@@ -370,6 +433,48 @@ mod tests {
         drop(flight);
     }
 
+    #[tokio::test]
+    async fn clients_of_a_sleeping_backend_wait_for_one_wake() {
+        let engine = Arc::new(Engine::new(Limits::default(), Clock::real()));
+        let mut asleep = desired(1, &[]);
+        asleep.routes[0].asleep = vec!["x".into(), "y".into()];
+        engine.swap(&asleep);
+        let mut changes = engine.bell.changes.subscribe();
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                let engine = Arc::clone(&engine);
+                tokio::spawn(async move { engine.pick_awake(Key::Http("a.b"), &[]).await })
+            })
+            .collect();
+        changes.changed().await.unwrap();
+        assert_eq!((engine.wanted(), engine.is_wanted("y")), (vec!["x".to_owned()], false));
+        // A table without news for them changes nothing.
+        engine.swap(&asleep);
+        tokio::task::yield_now().await;
+        assert!(engine.is_wanted("x"));
+        engine.swap(&desired(2, &[("x", 1)]));
+        for client in clients {
+            assert_eq!(client.await.unwrap().unwrap().backend().id, "x");
+        }
+        assert!(engine.wanted().is_empty());
+        assert_eq!(engine.idle("y"), None);
+        assert!(engine.idle("x").is_some());
+        let flight = engine.pick(Key::Http("a.b"), &[]).unwrap();
+        assert_eq!(engine.idle("x"), None);
+        drop(flight);
+        assert!(engine.idle("x").unwrap() < Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn a_client_is_not_held_for_ever() {
+        let limits = Limits { wake_timeout: Duration::from_millis(30), ..Limits::default() };
+        let engine = Engine::new(limits, Clock::real());
+        let mut asleep = desired(1, &[]);
+        asleep.routes[0].asleep = vec!["x".into()];
+        engine.swap(&asleep);
+        assert_eq!(engine.pick_awake(Key::Http("a.b"), &[]).await.unwrap_err(), Miss::NoBackend);
+    }
+
     #[test]
     fn without_a_server_name_only_a_single_tls_route_matches() {
         let engine = Engine::new(Limits::default(), Clock::real());
@@ -377,6 +482,7 @@ mod tests {
             id: id.into(),
             mode: Mode::Tls { host: format!("{id}.test") },
             backends: vec![desired::Backend { id: id.into(), addr: ([127, 0, 0, 1], 1).into() }],
+            asleep: Vec::new(),
         };
         engine.swap(&Desired { generation: 1, routes: vec![route("a")] });
         assert!(engine.pick(Key::Tls(None), &[]).is_ok());

@@ -91,7 +91,7 @@ mod tests {
     const GOLDEN: &str = r#"{"format":1,"desired":{"generation":7,"routes":[{"id":"route_1","mode":{"http":{"host":"web-prod.vt.localhost"}},"backends":[{"id":"vm_1","addr":"10.0.0.2:8080"},{"id":"vm_2","addr":"[fd00::2]:8080"}]},{"id":"route_2","mode":{"tls":{"host":"a.test"}},"backends":[]},{"id":"route_3","mode":{"tcp":{"port":5432}},"backends":[]}]}}"#;
 
     fn golden() -> Desired {
-        let route = |id: &str, mode, backends| Route { id: id.into(), mode, backends };
+        let route = |id: &str, mode, backends| Route { id: id.into(), mode, backends, asleep: Vec::new() };
         let backend = |id: &str, addr: &str| Backend { id: id.into(), addr: addr.parse().unwrap() };
         let backends = vec![backend("vm_1", "10.0.0.2:8080"), backend("vm_2", "[fd00::2]:8080")];
         Desired {

@@ -34,12 +34,14 @@ mod tests {
     use crate::backend::{Bell, Flight};
 
     fn backends(count: usize) -> Vec<Arc<Backend>> {
-        (0..count).map(|n| Arc::new(Backend::new("r", &n.to_string(), ([127, 0, 0, 1], 1).into()))).collect()
+        (0..count)
+            .map(|n| Arc::new(Backend::new("r", &n.to_string(), ([127, 0, 0, 1], 1).into(), Duration::ZERO)))
+            .collect()
     }
 
     fn fail(backend: &Arc<Backend>, now: Duration, limits: &Limits) {
         let bell = Arc::new(Bell { emptied: tokio::sync::Notify::new(), changes: tokio::sync::watch::Sender::new(0) });
-        Flight::start(Arc::clone(backend), bell).failed(now, limits, &"test");
+        Flight::start(Arc::clone(backend), bell, world::Clock::real()).failed(now, limits, &"test");
     }
 
     #[test]

@@ -137,6 +137,23 @@ impl Handle {
         self.inner.engine.cut(route, backend)
     }
 
+    /// True while a client waits for this backend, which sleeps. It ends when the backend is listed as serving, or as
+    /// nothing.
+    pub fn is_wanted(&self, backend: &str) -> bool {
+        self.inner.engine.is_wanted(backend)
+    }
+
+    /// All backends that sleep and that a client waits for. [`Handle::changes`] moves when there is another.
+    pub fn wanted(&self) -> Vec<String> {
+        self.inner.engine.wanted()
+    }
+
+    /// For how long nothing has been in flight to this backend by any route; `None` while something is, or when no route
+    /// sends to it.
+    pub fn idle(&self, backend: &str) -> Option<Duration> {
+        self.inner.engine.idle(backend)
+    }
+
     /// The state now. Exact: a backend that is gone from it, or has `active: 0` while draining, gets nothing any more.
     pub fn status(&self) -> Status {
         self.inner.engine.status()

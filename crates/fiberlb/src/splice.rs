@@ -32,7 +32,7 @@ where
 pub async fn connect(engine: &Engine, key: Key<'_>) -> Result<(TcpStream, Flight), Miss> {
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS_MAX {
-        let flight = engine.pick(key, &tried)?;
+        let flight = engine.pick_awake(key, &tried).await?;
         match socket::connect(flight.backend().addr, engine.limits.connect_timeout).await {
             Ok(stream) => {
                 flight.succeeded();

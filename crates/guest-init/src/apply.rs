@@ -89,6 +89,7 @@ impl Init {
 
     fn try_apply(&mut self, config: &Config) -> Result<(), Failure> {
         let start = clock::monotonic_ms();
+        disk::bind(std::mem::take(&mut self.unbound))?;
         self.scratch = Some(disk::enter(config)?);
         cgroup::enable();
         self.exec_group = Group::create("exec");

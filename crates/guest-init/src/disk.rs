@@ -27,6 +27,42 @@ const DEVICE_POLL_MS: u64 = 5;
 /// Kept for the end: what must be made read-only before the power goes.
 pub struct Scratch(Option<OwnedFd>);
 
+/// Where the kernel's driver of disks takes and gives devices.
+const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
+
+/// Disks whose driver was told to let go of them, in the order of their names.
+#[derive(Default)]
+pub struct Unbound(Vec<String>);
+
+/// Lets go of all disks: what the kernel knows of them, their size above all, is of this machine, and a machine that
+/// goes on from here has others in their place.
+pub fn unbind() -> std::io::Result<Unbound> {
+    let entries = match fs::read_dir(DRIVER) {
+        Ok(entries) => entries,
+        // No disks, or no driver for them.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Unbound::default()),
+        Err(error) => return Err(error),
+    };
+    let mut devices: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|name| Some((name.strip_prefix("virtio")?.parse::<u32>().ok()?, name)))
+        .collect();
+    devices.sort_unstable();
+    for (_, name) in &devices {
+        fs::write(format!("{DRIVER}/unbind"), name)?;
+    }
+    Ok(Unbound(devices.into_iter().map(|(_, name)| name).collect()))
+}
+
+/// Takes them back as they are now. In their order, so that they have their names again.
+pub fn bind(unbound: Unbound) -> Result<(), Failure> {
+    for name in unbound.0 {
+        fs::write(format!("{DRIVER}/bind"), &name).context(FailureCode::MountFailed, format_args!("bind {name}"))?;
+    }
+    Ok(())
+}
+
 /// Mounts the image and its writable layer and makes them `/`.
 pub fn enter(config: &Config) -> Result<Scratch, Failure> {
     for dir in [LOWER, SCRATCH, ROOT] {

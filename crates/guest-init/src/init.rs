@@ -9,7 +9,7 @@ use model::guest::{Config, Event, Phase, ToHost};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::cgroup::Group;
-use crate::disk::Scratch;
+use crate::disk::{Scratch, Unbound};
 use crate::exec::Session;
 use crate::health::{self, Change, Probe, Prober, Tracker};
 use crate::journal::Journal;
@@ -42,6 +42,8 @@ pub struct Init {
     pub cursors: Cursors,
     pub boot_id: String,
     pub config: Option<Config>,
+    /// Of a machine that was prepared as a template, until it has its configuration.
+    pub unbound: Unbound,
     /// The image's root is `/` now.
     pub scratch: Option<Scratch>,
     pub workload: Option<Workload>,
@@ -67,6 +69,7 @@ impl Init {
             cursors: Cursors::default(),
             boot_id: crate::entropy::id(),
             config: None,
+            unbound: Unbound::default(),
             scratch: None,
             workload: None,
             exec_group: None,

@@ -13,7 +13,7 @@ use crate::init::Init;
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::program::{Program, environment, prepare_workdir};
-use crate::{apply, clock, console, stats, user};
+use crate::{apply, clock, console, disk, stats, user};
 
 /// How far this host has read. A new host starts without any and says where it wants to go on.
 #[derive(Default)]
@@ -163,12 +163,24 @@ impl Init {
                     console::error(&format!("set the clock: {error}"));
                 }
             }
+            ToGuest::PrepareTemplate => {
+                let failure = self.prepare_template().err().unwrap_or_default();
+                self.link.send(&ToHost::TemplatePrepared { failure });
+            }
             ToGuest::Stats { id } => {
                 let pid = self.workload.as_ref().and_then(crate::workload::Workload::pid);
                 self.link
                     .send(&ToHost::Stats { id, stats: stats::read(pid, self.sessions.len() + self.orphans.len()) });
             }
         }
+    }
+
+    fn prepare_template(&mut self) -> Result<(), String> {
+        if self.config.is_some() {
+            return Err("this machine has its configuration already".to_owned());
+        }
+        self.unbound = disk::unbind().map_err(|error| format!("unbind the disks: {error}"))?;
+        Ok(())
     }
 
     fn configure(&mut self, config: Config) {

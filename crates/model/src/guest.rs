@@ -8,6 +8,7 @@
 //!    |   <--  events, log lines            |   numbered, so that a host that comes back resumes
 //!    | exec open, data, credit  <-->       |   many streams at once, each within its window
 //!    | shutdown {grace}  -->               |   the machine powers off
+//!    | prepare_template  -->  <-- prepared |   before any config; the machine is saved and others go on from it
 //! ```
 //!
 //! The bytes run over a virtio-serial port named [`PORT`]; nothing here knows that. Control messages are JSON
@@ -35,8 +36,8 @@ pub use message::{
 pub const PORT: &str = "vt.guest";
 /// The oldest protocol this build speaks.
 pub const PROTOCOL_MIN: u32 = 1;
-/// The newest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 1;
+/// The newest protocol this build speaks. 2: templates.
+pub const PROTOCOL_MAX: u32 = 2;
 /// The largest payload of one frame, in bytes. A full pipe's read fits, and the quiet preamble stays cheap.
 pub const PAYLOAD_MAX: usize = 32 * 1024;
 /// The largest control message, in bytes, over all its frames: a full secrets file, escaped, with room to spare.

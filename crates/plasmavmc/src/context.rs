@@ -14,6 +14,9 @@ use crate::jail::cgroup::Hierarchy;
 use crate::kernel::Kernel;
 use crate::machine::Machine;
 use crate::qemu::{Accelerator, Program};
+use crate::saved::Shape;
+use crate::spec::Spec;
+use crate::template::Templates;
 
 /// Changes that a slow listener may leave untaken before it is told that it lags.
 pub(crate) const CHANGES_MAX: usize = 1024;
@@ -29,6 +32,7 @@ pub(crate) struct Context {
     pub changes: broadcast::Sender<String>,
     pub starts: Semaphore,
     pub machines: Mutex<BTreeMap<String, Arc<Machine>>>,
+    pub machine_templates: Templates,
     /// Held for as long as the engine lives: one engine per folder.
     pub _lock: File,
 }
@@ -58,6 +62,18 @@ impl Context {
 
     pub fn folder(&self, id: &str) -> PathBuf {
         self.config.state_dir.join(id)
+    }
+
+    /// The shape of a machine of this specification.
+    pub fn shape(&self, spec: &Spec, accelerator: Accelerator) -> Shape {
+        Shape {
+            monitor: self.program.identity(),
+            accelerator,
+            vcpus: spec.vcpus,
+            memory_bytes: spec.memory_bytes,
+            scratch: spec.scratch_bytes > 0,
+            tap: spec.tap.is_some(),
+        }
     }
 
     /// What stands on the command line of a machine's process.

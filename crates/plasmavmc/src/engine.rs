@@ -17,10 +17,25 @@ pub trait Engine: Send + Sync {
 
     /// Makes the machine run as specified. Returns when its process runs in a proven jail; the guest boots on.
     ///
-    /// Runs already at this generation, or at another with nothing changed but the generation: no effect. Runs
-    /// otherwise: it is stopped and started anew. An ended machine is started again. The specification is kept on
-    /// disk without secrets, so the caller passes it whole each time.
+    /// Runs already at this generation, or at another with nothing changed but the generation: no effect, but that a
+    /// paused machine goes on. Runs otherwise: it is stopped and started anew. An ended machine is started again. A
+    /// sleeping machine goes on with its memory, or, when something else changed or what was saved cannot be used,
+    /// boots; [`Seen::origin`] says which and why. The specification is kept on disk without secrets, so the caller
+    /// passes it whole each time.
     async fn ensure(&self, spec: Spec) -> Result<(), Error>;
+
+    /// Halts the machine's virtual CPUs; its memory stays where it is. Paused or asleep already: no effect.
+    ///
+    /// # Errors
+    /// `NotRunning`; `Guest` before it has reported for the first time.
+    async fn pause(&self, id: &str) -> Result<(), Error>;
+
+    /// Saves the machine and ends its process. When this returns, what its memory held is on the disk and outlives a
+    /// restart of the host. Asleep already: no effect.
+    ///
+    /// # Errors
+    /// As of [`Engine::pause`]; `Sleep` when it cannot be saved, a full disk for one: it goes on running then.
+    async fn sleep(&self, id: &str) -> Result<(), Error>;
 
     /// Ends the machine: TERM to its workload, KILL after `grace_seconds`, power off, then the process. Returns when
     /// it is gone, a few seconds after the grace at the latest. A machine that does not run, or is not known: no effect.

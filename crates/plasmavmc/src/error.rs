@@ -37,6 +37,12 @@ pub enum Error {
     Unknown { id: String },
     #[error("machine {id} does not run")]
     NotRunning { id: String },
+    #[error("machine {id} is paused")]
+    Paused { id: String },
+    #[error("machine {id} cannot be put to sleep, and goes on running: {why}")]
+    Sleep { id: String, why: String },
+    #[error("machine {id} cannot go on from what was saved: {why}")]
+    Wake { id: String, why: String },
     #[error("machine {id}: its guest does not answer: {why}")]
     Guest { id: String, why: String },
     #[error("machine {id}: {source}")]
@@ -82,6 +88,9 @@ impl Error {
             Error::StaleGeneration { .. } => "vm_generation_stale",
             Error::Unknown { .. } => "vm_unknown",
             Error::NotRunning { .. } => "vm_not_running",
+            Error::Paused { .. } => "vm_paused",
+            Error::Sleep { .. } => "vm_sleep_failed",
+            Error::Wake { .. } => "vm_wake_failed",
             Error::Exec { source: crate::channel::Error::ExecRefused { .. }, .. } => "exec_refused",
             Error::Exec { source: crate::channel::Error::TooManySessions { .. }, .. } => "exec_limit_reached",
             Error::Guest { .. } | Error::Exec { .. } => "guest_unreachable",
@@ -108,6 +117,8 @@ impl Error {
             Error::Jail { .. } | Error::JailBroken { .. } => {
                 "run as root on a host with namespaces, cgroups and seccomp"
             }
+            Error::Paused { .. } => "start it, and it goes on",
+            Error::Sleep { .. } => "is there room on the disk for the machine's memory?",
             Error::TooMany { .. } => "stop a machine, or raise the node's limit",
             _ => "",
         }

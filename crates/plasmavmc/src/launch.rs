@@ -1,7 +1,7 @@
 //! From nothing to a process in a proven jail whose virtual CPUs run.
 //!
 //! ```text
-//!   listening sockets -> cgroup -> fork, walls, exec (halted) -> greeting -> proof -> cont
+//!   listening sockets -> cgroup -> fork, walls, exec (halted) -> greeting -> proof -> [saved state] -> cont
 //! ```
 //!
 //! What fails on the way is taken down again before the error is returned. Not to be dropped half way: callers run it in
@@ -26,6 +26,7 @@ use crate::kernel::Kernel;
 use crate::process::Process;
 use crate::qemu::{self, Accelerator, Devices, KERNEL_AT, Program};
 use crate::qmp;
+use crate::saved::STATE_BYTES_MAX;
 
 /// From exec to the monitor's greeting; the machine may be busy with other starts.
 const GREETING_DEADLINE: Duration = Duration::from_secs(30);
@@ -49,14 +50,34 @@ pub(crate) struct Launch<'a> {
     pub mount_point: &'a Path,
     pub hierarchy: &'a Hierarchy,
     pub program: &'a Program,
-    pub kernel: &'a Kernel,
+    pub origin: Origin<'a>,
     pub accelerator: Accelerator,
     pub vcpus: u32,
     pub memory_bytes: u64,
+    pub memory: Memory,
     pub cpu_weight: u32,
     pub root: Option<File>,
     pub scratch: Option<File>,
     pub tap: Option<(OwnedFd, &'a str)>,
+}
+
+/// What a machine goes on from.
+#[derive(Debug)]
+pub(crate) enum Origin<'a> {
+    Kernel(&'a Kernel),
+    /// The devices of a saved machine, opened for this start alone and read from its beginning.
+    Saved(File),
+}
+
+/// Where the guest's memory is; see [`qemu::Memory`].
+#[derive(Debug)]
+pub(crate) enum Memory {
+    Own,
+    /// The process must be allowed to open it again for writing.
+    File {
+        file: OwnedFd,
+        share: bool,
+    },
 }
 
 /// A machine that runs.
@@ -68,6 +89,8 @@ pub(crate) struct Launched {
     pub monitor: qmp::Client,
     pub events: mpsc::Receiver<qmp::Event>,
     pub console: UnixStream,
+    /// To the guest's port, connected before the first instruction.
+    pub guest: UnixStream,
     /// What the monitor says on its standard error.
     pub complaints: OwnedFd,
 }
@@ -78,10 +101,11 @@ pub(crate) const GUEST_SOCKET: &str = "guest.sock";
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 
 /// Starts the process. `born` is called as soon as it exists, before anything can be waited for, so that the caller
-/// can write it down.
+/// can write it down; `going` when all is well and only the word to go is missing.
 pub(crate) async fn launch(
     launch: Launch<'_>,
     born: impl FnOnce(&Process) -> Result<(), Error>,
+    going: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Launched, Error> {
     let id = launch.id;
     let jail = |act: &str| {
@@ -96,7 +120,8 @@ pub(crate) async fn launch(
     let sockets = [listen(MONITOR_SOCKET)?, listen(GUEST_SOCKET)?, listen(CONSOLE_SOCKET)?];
     // Connected before there is anyone to accept: nothing of the start is missed, and nothing is polled.
     let connect = |name: &str| connect(launch.folder, name).map_err(jail("connecting its sockets"));
-    let (monitor, console) = (connect(MONITOR_SOCKET)?, connect(CONSOLE_SOCKET)?);
+    let ends =
+        Ends { monitor: connect(MONITOR_SOCKET)?, guest: connect(GUEST_SOCKET)?, console: connect(CONSOLE_SOCKET)? };
 
     let memory_limit = qemu::memory_limit(launch.accelerator, launch.memory_bytes);
     let bounds = Bounds {
@@ -108,11 +133,18 @@ pub(crate) async fn launch(
     let group = launch.hierarchy.group(id);
     group.remove().await.map_err(jail("clearing its cgroup"))?;
     let group = launch.hierarchy.create(id, bounds).map_err(jail("making its cgroup"))?;
-    let result = start(launch, sockets, &group, bounds, monitor, console, born).await;
+    let result = start(launch, sockets, &group, bounds, ends, born, going).await;
     if result.is_err() {
         let _ = group.remove().await;
     }
     result
+}
+
+/// Our ends of a machine's sockets.
+struct Ends {
+    monitor: StdUnixStream,
+    guest: StdUnixStream,
+    console: StdUnixStream,
 }
 
 async fn start(
@@ -120,9 +152,9 @@ async fn start(
     [monitor_door, guest_door, console_door]: [UnixListener; 3],
     group: &Group,
     bounds: Bounds,
-    monitor: StdUnixStream,
-    console: StdUnixStream,
+    ends: Ends,
     born: impl FnOnce(&Process) -> Result<(), Error>,
+    going: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Launched, Error> {
     let id = launch.id.to_owned();
     let failed = |why: String| Error::Start { id: id.clone(), why };
@@ -131,9 +163,16 @@ async fn start(
         mark: launch.mark,
         accelerator: launch.accelerator,
         tsc_khz: qemu::tsc_khz().await,
-        kernel: launch.kernel,
+        origin: match &launch.origin {
+            Origin::Kernel(kernel) => qemu::Origin::Kernel(kernel),
+            Origin::Saved(_) => qemu::Origin::Saved,
+        },
         vcpus: launch.vcpus,
         memory_bytes: launch.memory_bytes,
+        memory: match &launch.memory {
+            Memory::Own => qemu::Memory::Own,
+            Memory::File { file, share } => qemu::Memory::File { file: file.as_raw_fd(), share: *share },
+        },
         root: number(&launch.root),
         scratch: number(&launch.scratch),
         tap: launch.tap.as_ref().map(|(tap, mac)| (tap.as_raw_fd(), *mac)),
@@ -143,18 +182,33 @@ async fn start(
     };
     let arguments = qemu::arguments(&devices);
     let mut keep = vec![devices.monitor, devices.guest, devices.console];
-    keep.extend([devices.root, devices.scratch, devices.tap.map(|(tap, _)| tap)].into_iter().flatten());
+    let state = match &launch.origin {
+        Origin::Kernel(_) => None,
+        Origin::Saved(state) => Some(state.as_raw_fd()),
+    };
+    let memory = match devices.memory {
+        qemu::Memory::Own => None,
+        qemu::Memory::File { file, .. } => Some(file),
+    };
+    let tap = devices.tap.map(|(tap, _)| tap);
+    keep.extend([devices.root, devices.scratch, tap, memory, state].into_iter().flatten());
     let scratch_bytes = match &launch.scratch {
         Some(file) => file.metadata().map_err(|error| failed(error.to_string()))?.len(),
         None => 0,
     };
-    let limits = Limits { open_files: OPEN_FILES_MAX, file_bytes: scratch_bytes, processes: u64::from(bounds.pids) };
+    // It writes its disk, and when it is saved its memory and its devices.
+    let file_bytes = scratch_bytes.max(launch.memory_bytes + STATE_BYTES_MAX);
+    let limits = Limits { open_files: OPEN_FILES_MAX, file_bytes, processes: u64::from(bounds.pids) };
     let (uid, kvm) = (launch.uid, launch.accelerator == Accelerator::Kvm);
     let (group_of_its_own, mount_point) = (group.clone(), launch.mount_point.to_owned());
-    let (kernel, program) = (launch.kernel.folder.clone(), launch.program.path.clone());
+    let kernel = match &launch.origin {
+        Origin::Kernel(kernel) => Some(kernel.folder.clone()),
+        Origin::Saved(_) => None,
+    };
+    let program = launch.program.path.clone();
     // A fork and a new network namespace take milliseconds to tens of them.
     let started = tokio::task::spawn_blocking(move || {
-        let show = [(kernel.as_path(), KERNEL_AT)];
+        let show: Vec<_> = kernel.iter().map(|kernel| (kernel.as_path(), KERNEL_AT)).collect();
         let (group, mount_point) = (&group_of_its_own, mount_point.as_path());
         let plan = Plan { uid, group, mount_point, root: Layout { show: &show, kvm }, limits, keep };
         jail::start(&program, &arguments, &plan)
@@ -174,7 +228,7 @@ async fn start(
     let expected = Expected { uid: launch.uid, group, memory_bytes: bounds.memory_bytes };
     let proven = async {
         born(&process)?;
-        let socket = stream(monitor).map_err(|error| failed(error.to_string()))?;
+        let socket = stream(ends.monitor).map_err(|error| failed(error.to_string()))?;
         let greeting = async {
             tokio::select! {
                 connected = qmp::Client::connect(socket) => connected.map_err(|error| error.to_string()),
@@ -184,13 +238,19 @@ async fn start(
         };
         let (monitor, events) = greeting.await.map_err(failed)?;
         jail::verify(process.pid, &expected).map_err(|why| Error::JailBroken { id: id.clone(), why })?;
+        if let Some(state) = state {
+            monitor.load(state).await.map_err(|error| failed(format!("its saved state: {error}")))?;
+        }
+        going()?;
         monitor.cont().await.map_err(|error| failed(error.to_string()))?;
-        let console = stream(console).map_err(|error| failed(error.to_string()))?;
-        Ok((monitor, events, console))
+        let console = stream(ends.console).map_err(|error| failed(error.to_string()))?;
+        let guest = stream(ends.guest).map_err(|error| failed(error.to_string()))?;
+        Ok((monitor, events, console, guest))
     };
     match proven.await {
-        Ok((monitor, events, console)) => {
-            Ok(Launched { process, child, group: group.clone(), monitor, events, console, complaints: errors })
+        Ok((monitor, events, console, guest)) => {
+            let group = group.clone();
+            Ok(Launched { process, child, group, monitor, events, console, guest, complaints: errors })
         }
         Err(error) => {
             process.kill();

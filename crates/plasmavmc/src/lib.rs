@@ -4,6 +4,8 @@
 //!   Service::open(Config) -> Handle: Engine        adopts what runs, sweeps what is nobody's
 //!     prepare      kernel.rs   Debian's kernel by package name, our initramfs; probe.rs: does KVM really work
 //!     ensure       machine/start.rs -> launch.rs   scratch disk, tap, sockets, cgroup, jail, proof, go
+//!                  template.rs                     a saved machine that others begin as clones of, made in the background
+//!     pause, sleep machine/sleep.rs -> saved.rs    memory and devices on the disk, checked before they are used again
 //!     stop         machine/stop.rs                 the guest is asked, then the monitor, then the kernel
 //!     exec, logs   channel/, logs.rs               over the guest channel; nothing else leads into a guest
 //! ```
@@ -32,16 +34,18 @@ pub mod qemu;
 pub mod qmp;
 mod record;
 mod rotate;
+mod saved;
 mod scratch;
 mod seen;
 mod service;
 mod spec;
 mod tap;
+mod template;
 
 pub use config::{Config, UID_BASE};
 pub use engine::{Capabilities, Engine, ExecRequest, Facts};
 pub use error::Error;
 pub use logs::{LineStream, LogLine, LogQuery};
-pub use seen::{End, EndCode, Guest, Phase, Seen};
+pub use seen::{End, EndCode, Guest, Origin, Phase, Seen, Start};
 pub use service::{Handle, Service};
 pub use spec::Spec;

@@ -3,13 +3,15 @@
 //! ```text
 //!   acts (one at a time, behind `gate`)        watch (one task per run)
 //!     ensure -> start -> Live --------------->   process ended | monitor's event | guest's word
-//!     stop   -> asks the guest, then the         -> state, log, console
-//!               monitor, then the kernel         -> at the end: why it ended, record, cgroup removed
+//!     sleep  -> halts, saves, ends it            -> state, log, console
+//!     stop   -> asks the guest, then the         -> at the end: why it ended, record, cgroup removed
+//!               monitor, then the kernel
 //! ```
 
 mod adopt;
 mod end;
 mod guest_link;
+mod sleep;
 mod start;
 mod stop;
 mod watch;
@@ -110,6 +112,7 @@ impl Machine {
         let folder = context.folder(&id);
         let logs = logs::Store::open(&folder).map_err(|source| Error::Log { id: id.clone(), source })?;
         let phase = match &record.end {
+            _ if record.asleep.is_some() => Phase::Sleeping,
             Some(end) if record.wanted && end.code != EndCode::Stopped => Phase::Failed,
             _ => Phase::Stopped,
         };
@@ -147,10 +150,17 @@ impl Machine {
         state.live.is_some() || state.phase == Phase::Starting
     }
 
+    /// It runs, and its guest was not heard of yet.
+    pub fn is_booting(&self) -> bool {
+        let state = self.state.lock();
+        state.phase == Phase::Starting || state.phase == Phase::Running && state.guest.is_none()
+    }
+
     pub fn observe(&self) -> Seen {
         let now_ms = self.context.clock.now_ms();
         let state = self.state.lock();
         let run = state.record.run.as_ref();
+        let asleep = state.record.asleep.as_ref();
         let guest = state.guest.as_ref().map(|seen| {
             let since = if state.live.is_some() { now_ms.saturating_sub(seen.heard_ms) } else { 0 };
             let uptime_ms = seen.guest.uptime_ms + since;
@@ -164,11 +174,13 @@ impl Machine {
             generation: state.record.spec.generation,
             phase: state.phase,
             pid: state.live.as_ref().map(|live| live.process.pid),
-            boot_id: run.map(|run| run.boot_id.clone()).unwrap_or_default(),
-            started_at_ms: run.map(|run| run.started_at_ms),
+            boot_id: run.map(|run| &run.boot_id).or(asleep.map(|asleep| &asleep.boot_id)).cloned().unwrap_or_default(),
+            started_at_ms: run.map(|run| run.started_at_ms).or(asleep.map(|asleep| asleep.started_at_ms)),
             uptime_ms: run.map_or(0, |run| now_ms.saturating_sub(run.started_at_ms)),
             boots: state.record.boots,
             accelerator: run.map(|run| run.accelerator),
+            origin: run.map(|run| run.origin.clone()).unwrap_or_default(),
+            asleep_since_ms: asleep.map(|asleep| asleep.since_ms),
             guest,
             end: state.record.end.clone(),
             oom_killed: oom_in_guest || oom_on_host,
@@ -177,7 +189,14 @@ impl Machine {
 
     /// The connection to its guest.
     pub fn channel(&self) -> Result<channel::Channel, Error> {
-        let live = self.state.lock().live.clone().ok_or_else(|| Error::NotRunning { id: self.id.clone() })?;
+        let (live, phase) = {
+            let state = self.state.lock();
+            (state.live.clone(), state.phase)
+        };
+        let live = live.ok_or_else(|| Error::NotRunning { id: self.id.clone() })?;
+        if phase == Phase::Warm {
+            return Err(Error::Paused { id: self.id.clone() });
+        }
         let channel = live.channel.lock().clone();
         channel.ok_or_else(|| Error::Guest { id: self.id.clone(), why: "it has not reported yet".to_owned() })
     }

@@ -15,7 +15,7 @@ use world::file;
 use crate::Error;
 use crate::context::Context;
 use crate::kernel::{Kernel, Progress, Step};
-use crate::launch::{self, GUEST_SOCKET, Launch};
+use crate::launch::{self, Launch, Memory, Origin};
 use crate::qemu::Accelerator;
 use crate::record;
 
@@ -89,17 +89,18 @@ async fn boot(context: &Context, kernel: &Kernel) -> Result<(), String> {
         mount_point: &context.mount_point(),
         hierarchy: &context.hierarchy,
         program: &context.program,
-        kernel,
+        origin: Origin::Kernel(kernel),
         accelerator: Accelerator::Kvm,
         vcpus: 1,
         memory_bytes: MEMORY_BYTES,
+        memory: Memory::Own,
         cpu_weight: 100,
         root: None,
         scratch: None,
         tap: None,
     };
-    let launched = launch::launch(order, |_| Ok(())).await.map_err(|error| error.to_string())?;
-    let mut guest = launch::open(&folder, GUEST_SOCKET).map_err(|error| error.to_string())?;
+    let launched = launch::launch(order, |_| Ok(()), || Ok(())).await.map_err(|error| error.to_string())?;
+    let mut guest = launched.guest;
     let said = async {
         let hello = model::guest::ToGuest::Hello(model::guest::HelloHost {
             nonce: world::random::hex(16),

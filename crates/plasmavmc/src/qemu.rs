@@ -3,13 +3,14 @@
 mod argv;
 mod tsc;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use world::process::{self, Run};
 
-pub use argv::{Devices, KERNEL_AT, arguments, memory_limit};
+pub use argv::{Devices, KERNEL_AT, Memory, Origin, arguments, memory_limit};
 pub use tsc::tsc_khz;
 
 use crate::Error;
@@ -43,6 +44,8 @@ pub struct Program {
     pub path: PathBuf,
     /// As it says itself, for example `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`.
     pub version: String,
+    /// Tells builds of one version apart: the file's size and when it was written.
+    pub build: String,
 }
 
 impl Program {
@@ -62,7 +65,14 @@ impl Program {
         })?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let version = version(&text).ok_or_else(|| broken("it does not tell its version".to_owned()))?;
-        Ok(Self { path, version })
+        let metadata = path.metadata().map_err(|error| broken(error.to_string()))?;
+        let build = format!("{}-{}.{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        Ok(Self { path, version, build })
+    }
+
+    /// The same for the same build alone.
+    pub fn identity(&self) -> String {
+        format!("{} [{}]", self.version, self.build)
     }
 
     /// True where the jail shows the program: below one of the system's folders.

@@ -10,20 +10,25 @@
 mod wire;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use wire::{Event, RunState};
 use wire::{Lines, Message};
 
 /// A monitor that does not answer for this long counts as hung.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two looks at a state that is being written or taken.
+const TRANSFER_LOOK: Duration = Duration::from_millis(1);
 /// Commands that wait for their turn.
 const COMMANDS_MAX: usize = 16;
 /// Events that wait to be taken; more are dropped, oldest kept.
@@ -39,6 +44,8 @@ pub enum Error {
     Deadline { command: &'static str, seconds: u64 },
     #[error("the monitor refused {command}: {class}: {description}")]
     Refused { command: &'static str, class: String, description: String },
+    #[error("the machine's state was not transferred: {why}")]
+    Transfer { why: String },
     #[error("the monitor sent what is not its protocol: {0}")]
     Malformed(String),
 }
@@ -53,6 +60,8 @@ pub struct Client {
 struct Command {
     name: &'static str,
     arguments: Option<Value>,
+    /// Handed over together with the command.
+    file: Option<OwnedFd>,
     answer: oneshot::Sender<Result<Value, Error>>,
 }
 
@@ -114,11 +123,53 @@ impl Client {
         value.get("enabled").and_then(Value::as_bool).ok_or_else(|| Error::Malformed(format!("query-kvm: {value}")))
     }
 
+    /// Writes the halted machine's state to `file`: its devices, and its memory unless that is a file of its own already.
+    /// The machine stays halted, and may be let run again.
+    pub async fn save(&self, file: OwnedFd) -> Result<(), Error> {
+        self.memory_stays_where_it_is().await?;
+        let most = i64::MAX as u64;
+        self.execute("migrate-set-parameters", Some(json!({ "max-bandwidth": most }))).await?;
+        let name = "state";
+        self.send("getfd", Some(json!({ "fdname": name })), Some(file)).await?;
+        self.execute("migrate", Some(json!({ "uri": format!("fd:{name}") }))).await?;
+        loop {
+            let info = self.execute("query-migrate", None).await?;
+            match info.get("status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") | None => {
+                    let why = info.get("error-desc").and_then(Value::as_str).unwrap_or("no reason given");
+                    return Err(Error::Transfer { why: why.to_owned() });
+                }
+                Some(_) => sleep(TRANSFER_LOOK).await,
+            }
+        }
+    }
+
+    /// Takes the state of a saved machine from `file`, by its number in the monitor's process. The machine stays halted.
+    /// A state that the monitor cannot take ends its process.
+    pub async fn load(&self, file: RawFd) -> Result<(), Error> {
+        self.memory_stays_where_it_is().await?;
+        self.execute("migrate-incoming", Some(json!({ "uri": format!("fd:{file}") }))).await?;
+        while self.status().await? == RunState::Incoming {
+            sleep(TRANSFER_LOOK).await;
+        }
+        Ok(())
+    }
+
+    async fn memory_stays_where_it_is(&self) -> Result<(), Error> {
+        let wanted = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
+        self.execute("migrate-set-capabilities", Some(wanted)).await.map(drop)
+    }
+
     /// Any command; the answer's `return`.
     pub async fn execute(&self, name: &'static str, arguments: Option<Value>) -> Result<Value, Error> {
+        self.send(name, arguments, None).await
+    }
+
+    async fn send(&self, name: &'static str, arguments: Option<Value>, file: Option<OwnedFd>) -> Result<Value, Error> {
         let (answer, answered) = oneshot::channel();
         let work = async {
-            self.commands.send(Command { name, arguments, answer }).await.map_err(|_| Error::Closed)?;
+            self.commands.send(Command { name, arguments, file, answer }).await.map_err(|_| Error::Closed)?;
             answered.await.map_err(|_| Error::Closed)?
         };
         let late = Error::Deadline { command: name, seconds: ANSWER_DEADLINE.as_secs() };
@@ -173,7 +224,24 @@ impl Link {
         self.waiting.insert(self.next, (command.name, command.answer));
         let mut line = message.to_string();
         line.push('\n');
-        self.stream.write_all(line.as_bytes()).await
+        match command.file {
+            None => self.stream.write_all(line.as_bytes()).await,
+            Some(file) => self.write_with(line.as_bytes(), &file).await,
+        }
+    }
+
+    /// The descriptor goes with the first byte.
+    async fn write_with(&mut self, line: &[u8], file: &OwnedFd) -> io::Result<()> {
+        let sent = self.stream.async_io(Interest::WRITABLE, || {
+            let descriptors = [file.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let pieces = [IoSlice::new(line)];
+            Ok(sendmsg(&self.stream, &pieces, &mut ancillary, SendFlags::NOSIGNAL)?)
+        });
+        let sent = sent.await?;
+        self.stream.write_all(&line[sent..]).await
     }
 
     fn answer(&mut self, id: Option<u64>, result: Result<Value, (String, String)>) {

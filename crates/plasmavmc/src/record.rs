@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use world::file;
 
 use crate::qemu::Accelerator;
-use crate::seen::End;
+use crate::seen::{End, Origin};
 use crate::spec::Spec;
 
 /// Changes when an older program could no longer read what is written.
@@ -28,7 +28,21 @@ pub(crate) struct Record {
     pub wanted: bool,
     /// The process that was started last, until its end was seen.
     pub run: Option<Run>,
+    /// Its virtual CPUs are to stand still.
+    #[serde(default)]
+    pub paused: bool,
+    /// It was saved; written when all of it is on the disk, and gone before the first instruction after that.
+    #[serde(default)]
+    pub asleep: Option<Asleep>,
     pub end: Option<End>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asleep {
+    pub since_ms: u64,
+    /// Of the run that was saved; it goes on under this name.
+    pub boot_id: String,
+    pub started_at_ms: u64,
 }
 
 /// One process, so described that it is known again and never mistaken.
@@ -45,6 +59,8 @@ pub(crate) struct Run {
     pub host_boot_id: String,
     pub started_at_ms: u64,
     pub accelerator: Accelerator,
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 impl Record {
@@ -52,7 +68,18 @@ impl Record {
         let salt = world::random::hex(16);
         let fingerprint = spec.fingerprint(&salt);
         let spec = spec.without_secrets();
-        Self { format: FORMAT, spec, salt, fingerprint, boots: 0, wanted: true, run: None, end: None }
+        Self {
+            format: FORMAT,
+            spec,
+            salt,
+            fingerprint,
+            boots: 0,
+            wanted: true,
+            run: None,
+            paused: false,
+            asleep: None,
+            end: None,
+        }
     }
 
     pub fn wish(&mut self, spec: &Spec) {

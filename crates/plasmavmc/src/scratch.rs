@@ -71,7 +71,8 @@ pub fn copy(template: &Path, target: &Path) -> io::Result<File> {
     Ok(to)
 }
 
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
+/// Makes `to` equal to `from`, holes included.
+pub(crate) fn copy_data(from: &File, to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     to.set_len(length)?;
     let mut buffer = vec![0; PIECE_BYTES];

@@ -9,8 +9,9 @@ use crate::qemu::Accelerator;
 ///
 /// ```text
 ///   Stopped --ensure--> Starting --jail proven, CPUs let go--> Running --stop--> Stopping --> Stopped
-///      ^                   |                                      |
-///      +---ensure--- Failed+<-------- died, for a reason ---------+
+///      ^                   |  ^                                 |  |  ^
+///      +---ensure--- Failed+<-|------ died, for a reason -------+  |  +---------ensure-----------+
+///                             +---ensure--- Sleeping <--sleep------+---pause / sleep--> Warm ----+
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,6 +20,10 @@ pub enum Phase {
     Starting,
     /// Its process lives.
     Running,
+    /// Its process lives, and its virtual CPUs stand still.
+    Warm,
+    /// It has no process; its memory is on the disk.
+    Sleeping,
     /// It was asked to end.
     Stopping,
     /// It does not run and was asked not to, or never to yet.
@@ -32,11 +37,33 @@ impl Phase {
         match self {
             Phase::Starting => "starting",
             Phase::Running => "running",
+            Phase::Warm => "warm",
+            Phase::Sleeping => "sleeping",
             Phase::Stopping => "stopping",
             Phase::Stopped => "stopped",
             Phase::Failed => "failed",
         }
     }
+}
+
+/// What a run went on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub from: Start,
+    /// Why it booted and did not go on from something saved; empty when there was nothing to go on from, or it did.
+    pub why: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// The kernel's first instruction.
+    #[default]
+    Boot,
+    /// A template of its shape.
+    Template,
+    /// Its own memory, kept on the disk while it slept.
+    Sleep,
 }
 
 /// How the last run ended.
@@ -55,6 +82,8 @@ pub struct End {
 pub enum EndCode {
     /// As asked.
     Stopped,
+    /// As asked; its memory is on the disk.
+    Asleep,
     /// The guest powered itself off.
     GuestPoweredOff,
     /// The guest's kernel panicked.
@@ -80,8 +109,9 @@ pub enum EndCode {
 }
 
 impl EndCode {
-    pub const ALL: [EndCode; 11] = [
+    pub const ALL: [EndCode; 12] = [
         EndCode::Stopped,
+        EndCode::Asleep,
         EndCode::GuestPoweredOff,
         EndCode::GuestPanicked,
         EndCode::OomKilled,
@@ -97,6 +127,7 @@ impl EndCode {
     pub fn as_str(self) -> &'static str {
         match self {
             EndCode::Stopped => "stopped",
+            EndCode::Asleep => "asleep",
             EndCode::GuestPoweredOff => "guest_powered_off",
             EndCode::GuestPanicked => "guest_panicked",
             EndCode::OomKilled => "oom_killed",
@@ -144,6 +175,10 @@ pub struct Seen {
     /// How often its process was started since the machine was made.
     pub boots: u64,
     pub accelerator: Option<Accelerator>,
+    /// Of the run, when there is one.
+    pub origin: Origin,
+    /// Since when it sleeps, in milliseconds since the Unix epoch.
+    pub asleep_since_ms: Option<u64>,
     /// `None` until it has reported in this run.
     pub guest: Option<Guest>,
     /// How the run before this one ended, or the last one when none runs.
@@ -233,6 +268,8 @@ mod tests {
             uptime_ms: 1,
             boots: 1,
             accelerator: Some(Accelerator::Tcg),
+            origin: Origin::default(),
+            asleep_since_ms: None,
             guest: Some(guest),
             end: None,
             oom_killed: false,

@@ -23,6 +23,7 @@ use crate::machine::Machine;
 use crate::qemu::{self, Accelerator, Program};
 use crate::record::Record;
 use crate::spec::is_id;
+use crate::template::Templates;
 use crate::{Error, Seen, Spec, console, probe};
 
 /// Looks at what still holds a folder that is let go.
@@ -77,6 +78,7 @@ impl Service {
             changes: broadcast::Sender::new(CHANGES_MAX),
             starts: Semaphore::new(STARTS_MAX),
             machines: parking_lot::Mutex::default(),
+            machine_templates: Templates::default(),
             _lock: lock,
             config,
         });
@@ -98,6 +100,7 @@ impl Handle {
     /// [`Service::open`] takes them back. Clones of this handle know no machine any more. Without it all of that happens
     /// when the program ends, in whatever way.
     pub async fn close(self) {
+        self.context.machine_templates.close().await;
         let machines = std::mem::take(&mut *self.context.machines.lock());
         for machine in machines.values() {
             machine.let_go().await;
@@ -121,7 +124,9 @@ impl Handle {
             let kernel =
                 kernel::prepare(&config.kernel_dir, &config.kernel_source, config.guest_init, progress).await?;
             let (accelerator, why) = probe::choose(context, &kernel, progress).await?;
-            Ok(Prepared { kernel, accelerator, why })
+            let prepared = Prepared { kernel, accelerator, why };
+            context.sweep_templates(&prepared);
+            Ok(prepared)
         };
         context.prepared.get_or_try_init(prepare).await
     }
@@ -222,7 +227,7 @@ impl Engine for Handle {
             kernel_version: prepared.map(|prepared| prepared.kernel.version.clone()).unwrap_or_default(),
             cgroups: context.hierarchy.version(),
             overhead_bytes: qemu::memory_limit(accelerator, 1 << 30) - (1 << 30),
-            can: Capabilities { adopt: true, ..Capabilities::default() },
+            can: Capabilities { adopt: true, pause: true, snapshot: true, ..Capabilities::default() },
         }
     }
 
@@ -232,6 +237,16 @@ impl Engine for Handle {
         let machine = self.admit(&spec)?;
         let id = spec.id.clone();
         to_the_end(&id, async move { machine.ensure(spec, &prepared).await }).await
+    }
+
+    async fn pause(&self, id: &str) -> Result<(), Error> {
+        let machine = self.machine(id)?;
+        to_the_end(id, async move { machine.pause().await }).await
+    }
+
+    async fn sleep(&self, id: &str) -> Result<(), Error> {
+        let machine = self.machine(id)?;
+        to_the_end(id, async move { machine.sleep().await }).await
     }
 
     async fn stop(&self, id: &str, grace_seconds: u32) -> Result<(), Error> {

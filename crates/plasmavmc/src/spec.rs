@@ -50,6 +50,15 @@ pub struct Spec {
     pub mac: String,
     /// The user and group that the machine's process runs as; not shared with another machine.
     pub uid: u32,
+    /// Whose machine it is. Machines of one owner begin as clones of one template, a machine that was saved when it had
+    /// booted, and share what they leave unchanged of its memory; so an owner is a tenant's boundary. Without one, the
+    /// machine boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// It is expected to sleep: its memory is a file from the start, so that falling asleep and waking take the same short
+    /// time at any size. The space on the disk is taken when the machine starts.
+    #[serde(default)]
+    pub sleeps: bool,
     /// What the guest is told at boot. The engine fills `protocol`, `entropy`, `clock_unix_ns`, `root` and `scratch`.
     pub guest: guest::Config,
 }
@@ -81,6 +90,9 @@ impl Spec {
         if self.uid < uid_base || self.uid == u32::MAX {
             return refuse(format!("user {} is not one of the machines' own, which begin at {uid_base}", self.uid));
         }
+        if self.owner.as_ref().is_some_and(String::is_empty) {
+            return refuse("an owner without a name".to_owned());
+        }
         if let Some(tap) = &self.tap {
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             if tap.is_empty() || tap.len() > 15 || tap.starts_with('.') || !tap.chars().all(plain) {
@@ -105,14 +117,15 @@ impl Spec {
         spec
     }
 
-    /// Equal for specifications that need no new boot: the generation and what the engine fills in do not count, the
-    /// secrets do. `salt` keeps the digest of short secrets from being looked up in a table.
+    /// Equal for specifications that need no new boot: the generation, what the engine fills in and how a start is to be
+    /// made do not count, the secrets do. `salt` keeps the digest of short secrets from being looked up in a table.
     pub(crate) fn fingerprint(&self, salt: &str) -> String {
         let mut spec = self.clone();
         spec.generation = 0;
         spec.guest.entropy = guest::Hidden::default();
         spec.guest.clock_unix_ns = 0;
         spec.guest.protocol = 0;
+        (spec.owner, spec.sleeps) = (None, false);
         let text = serde_json::to_vec(&spec).expect("a specification is always JSON");
         hex(&Sha256::new().chain_update(salt).chain_update([0]).chain_update(text).finalize())
     }
@@ -168,6 +181,8 @@ pub(crate) mod tests {
             tap: None,
             mac: String::new(),
             uid: 200_000,
+            owner: None,
+            sleeps: false,
             guest: serde_json::from_value(guest).unwrap(),
         }
     }
@@ -175,7 +190,7 @@ pub(crate) mod tests {
     #[test]
     fn each_bound_is_held() {
         sample("vm_1").check(200_000).unwrap();
-        let bad: [fn(&mut Spec); 14] = [
+        let bad: [fn(&mut Spec); 15] = [
             |spec| spec.id = "../x".to_owned(),
             |spec| spec.id = String::new(),
             |spec| spec.vcpus = 0,
@@ -189,6 +204,7 @@ pub(crate) mod tests {
             |spec| spec.tap = Some("a/b".to_owned()),
             |spec| spec.tap = Some("tap0".to_owned()),
             |spec| (spec.tap, spec.mac) = (Some("tap0".to_owned()), "03:00:00:00:00:01".to_owned()),
+            |spec| spec.owner = Some(String::new()),
             |spec| spec.guest.process.argv.clear(),
         ];
         for (number, change) in bad.into_iter().enumerate() {

@@ -25,14 +25,23 @@ struct Request {
 /// `NotFound` when there is no such device: asking for it would make one, so its absence is looked at first.
 /// `ResourceBusy` when another process holds it.
 pub fn open(name: &str) -> io::Result<OwnedFd> {
-    let mut request = Request { name: [0; libc::IFNAMSIZ], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, rest: [0; 22] };
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    request.name[..name.len()].copy_from_slice(name.as_bytes());
     if !exists(name) {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such network device"));
     }
+    attach(name)
+}
+
+/// A device of its own that is down and leads nowhere, and is gone with its descriptor.
+pub fn placeholder() -> io::Result<OwnedFd> {
+    attach("vtt%d")
+}
+
+fn attach(name: &str) -> io::Result<OwnedFd> {
+    let mut request = Request { name: [0; libc::IFNAMSIZ], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, rest: [0; 22] };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
     let device: File = OpenOptions::new()
         .read(true)
         .write(true)

@@ -63,10 +63,10 @@ async fn forward(client: &Arc<Client>, mut request: Request<Incoming>) -> Result
     let mut reuse = true;
     let mut problem = Problem::Unreachable(target.host.clone());
     for _ in 0..ATTEMPTS_MAX {
-        let flight = match engine.pick(Key::Http(&target.host), &tried) {
+        let flight = match engine.pick_awake(Key::Http(&target.host), &tried).await {
             Ok(flight) => flight,
             Err(Miss::NoRoute) => return Err(Problem::UnknownHost(target.host)),
-            Err(Miss::NoBackend) => return Err(Problem::NoBackend(target.host)),
+            Err(Miss::NoBackend | Miss::Asleep) => return Err(Problem::NoBackend(target.host)),
             Err(Miss::Exhausted) => return Err(problem),
         };
         // Once a waiting connection has failed the next attempt takes a new one, whose failure means something.

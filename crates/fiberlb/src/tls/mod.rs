@@ -50,7 +50,7 @@ pub async fn serve(mut client: TcpStream, engine: &Engine) {
             let alert = match (miss, name) {
                 (Miss::NoRoute, Some(_)) => UNRECOGNIZED_NAME,
                 (Miss::NoRoute, None) => HANDSHAKE_FAILURE,
-                (Miss::NoBackend | Miss::Exhausted, _) => INTERNAL_ERROR,
+                (Miss::NoBackend | Miss::Asleep | Miss::Exhausted, _) => INTERNAL_ERROR,
             };
             say(&mut client, alert).await;
         }

@@ -112,7 +112,7 @@ impl Node {
 
 pub fn route(id: &str, mode: Mode, backends: &[SocketAddr]) -> Route {
     let backends = backends.iter().map(|addr| Backend { id: format!("vm_{}", addr.port()), addr: *addr }).collect();
-    Route { id: id.into(), mode, backends }
+    Route { id: id.into(), mode, backends, asleep: Vec::new() }
 }
 
 pub fn http_route(host: &str, backends: &[SocketAddr]) -> Route {

@@ -121,6 +121,16 @@ fn ready(instance: &(Arc<Row>, vm::Spec)) -> bool {
     instance.0.phase == "ready" && instance.0.current()
 }
 
+/// It rests as it was told to, and would serve.
+fn rests(instance: &(Arc<Row>, vm::Spec)) -> bool {
+    matches!(instance.0.phase.as_str(), "resting" | "warm" | "sleeping")
+}
+
+/// Nothing is missing of it.
+fn settled(instance: &(Arc<Row>, vm::Spec)) -> bool {
+    ready(instance) || rests(instance)
+}
+
 fn failed(instance: &(Arc<Row>, vm::Spec)) -> bool {
     instance.0.phase == "failed"
 }
@@ -161,7 +171,7 @@ impl<'a> View<'a> {
             .processes
             .iter()
             .map(|(process, wanted)| {
-                let desired = self.scale.get(process).copied().unwrap_or(wanted.scaling.min) as usize;
+                let desired = self.scale.get(process).copied().unwrap_or(wanted.scaling.usual()) as usize;
                 let all = self.instances.iter().filter(|(_, spec)| spec.process == *process);
                 let (own, old) = all.partition(|(_, spec)| current(spec));
                 Standing { process, desired, own, old }
@@ -280,8 +290,10 @@ impl<'a> View<'a> {
         routes.filter_map(|row| Some((row, read::<route::Spec>("spec", &row.spec).ok()?))).all(|(row, spec)| {
             let status: route::Status = read("status", &row.status).unwrap_or_default();
             let Some(process) = standing.iter().find(|process| process.process == spec.process) else { return true };
-            let mut wanted: Vec<&Id> = process.own.iter().map(|(vm, _)| &vm.id).collect();
-            let mut has: Vec<&Id> = status.backends.iter().collect();
+            let serve = process.own.iter().filter(|instance| !rests(instance));
+            let mut wanted: Vec<&Id> = serve.map(|(vm, _)| &vm.id).collect();
+            let resting = |id: &&Id| process.own.iter().any(|instance| rests(instance) && instance.0.id == **id);
+            let mut has: Vec<&Id> = status.backends.iter().filter(|id| !resting(id)).collect();
             wanted.sort();
             has.sort();
             row.current() && wanted == has
@@ -332,7 +344,7 @@ impl<'a> View<'a> {
 
 impl Standing<'_> {
     fn complete(&self) -> bool {
-        self.own.len() == self.desired && self.own.iter().all(|instance| ready(instance)) && self.old.is_empty()
+        self.own.len() == self.desired && self.own.iter().all(|instance| settled(instance)) && self.old.is_empty()
     }
 
     fn steps(&self, view: &View<'_>, live: bool, status: &mut Status, gave_up: &mut Option<Reason>) -> Vec<Step> {
@@ -361,7 +373,8 @@ impl Standing<'_> {
         for _ in 0..missing {
             let Some(name) = view.free_name(self.process, &names) else { break };
             names.push(name.clone());
-            let spec = vm::Wanted { release: view.release_id.clone(), process: self.process.to_owned() };
+            let (release, process) = (view.release_id.clone(), self.process.to_owned());
+            let spec = vm::Wanted { release, process, state: vm::State::Running };
             steps.push(Step::Create { name, spec });
         }
         // Old ones that serve nobody go at once; those that serve, one for each new one that is ready.

@@ -26,9 +26,19 @@ fn refuse_unsupported(manifest: &Manifest) -> Result<(), Error> {
     }
     for (name, process) in &manifest.processes {
         let field = |rest: &str| format!("spec.manifest.processes.{name}.{rest}");
-        if process.scaling.min == 0 {
-            let message = format!("`{}` is 0: sleeping when idle is not available yet", field("scaling.min"));
-            return Err(Error::invalid(field("scaling.min"), message).hint("use 1 or more"));
+        if process.scaling.min == 0 && (process.ports.is_empty() || process.health.is_none()) {
+            let message = format!(
+                "`{}` is 0: an instance that sleeps is woken by who asks at its route, and without a port and a health \
+                 check it has none",
+                field("scaling.min")
+            );
+            return Err(Error::invalid(field("scaling.min"), message)
+                .hint("add [[processes.NAME.ports]] and [processes.NAME.health], or use 1 or more"));
+        }
+        if process.scaling.min == 0 && process.scaling.max > 1 {
+            let message =
+                format!("`{}` is above 1 with `min = 0`: instances are not added with load yet", field("scaling.max"));
+            return Err(Error::invalid(field("scaling.max"), message).hint("use max = 1, or a min of 1 or more"));
         }
     }
     Ok(())

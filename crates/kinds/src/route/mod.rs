@@ -94,6 +94,9 @@ impl Machine for Route {
         backends.sort();
         let reason = if let Some(problem) = &seen.problem {
             Some(Reason::fault("listen_failed", problem.clone(), "choose another listen_port"))
+        } else if desired.routes.iter().any(|route| route.id == row.id.as_str() && !route.asleep.is_empty()) {
+            // Who asks wakes it.
+            None
         } else if backends.is_empty() && !row.deleting() {
             let process = spec.as_ref().map_or("", |spec| &spec.process);
             Some(Reason::waiting("no_backends", format!("no instance of `{process}` is ready")))

@@ -75,14 +75,24 @@ pub fn desired(table: &Table, settings: &Settings) -> fiberlb::Desired {
             (Mode::Tcp, _, Some(port)) => fiberlb::Mode::Tcp { port },
             _ => return None,
         };
-        let ready = table.at(&row.scope, "vm").filter(|vm| vm.phase == "ready" && vm.current() && !vm.deleting());
+        let vms = || table.at(&row.scope, "vm").filter(|vm| !vm.deleting());
+        let serves = |vm: &model::Row| vm.phase == "ready" && vm.current();
+        let of_process = |vm: &model::Row| {
+            read::<vm::Spec>("spec", &vm.spec).ok().filter(|vm: &vm::Spec| vm.process == spec.process)
+        };
+        let asleep = vms().filter(|vm| {
+            let status: vm::Status = read("status", &vm.status).unwrap_or_default();
+            status.rested && vm.phase != "failed" && !serves(vm) && of_process(vm).is_some()
+        });
+        let asleep = asleep.map(|vm| vm.id.to_string()).collect();
+        let ready = vms().filter(|vm| serves(vm));
         let backends = ready.filter_map(|vm| {
-            let wanted: vm::Spec = read("spec", &vm.spec).ok().filter(|vm: &vm::Spec| vm.process == spec.process)?;
+            let wanted = of_process(vm)?;
             let addresses = settings.prefixes.port(wanted.network.number, wanted.network.offset).ok()?;
             let addr = SocketAddr::new(IpAddr::V4(addresses.v4), spec.port);
             Some(fiberlb::Backend { id: vm.id.to_string(), addr })
         });
-        Some(fiberlb::Route { id: row.id.to_string(), mode, backends: backends.collect() })
+        Some(fiberlb::Route { id: row.id.to_string(), mode, backends: backends.collect(), asleep })
     });
     fiberlb::Desired { generation: table.revision, routes: routes.collect() }
 }

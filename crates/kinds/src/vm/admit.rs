@@ -7,7 +7,7 @@ use model::{Code, Error, Level, Row};
 use reconcile::kind::read;
 use reconcile::{Admission, Admitted, Wish};
 
-use super::contract::{Address, Bundle, Spec, Wanted};
+use super::contract::{Address, Bundle, Rest, Spec, Wanted};
 use crate::{project, release, secret};
 
 /// Places in a network for instances: 0 is the network, 1 the gateway, 255 the broadcast address.
@@ -15,6 +15,14 @@ const OFFSETS: std::ops::RangeInclusive<u8> = 2..=254;
 
 pub async fn admit(cx: Admission<'_>, wish: Wish<'_>) -> Result<Admitted, Error> {
     let wanted: Wanted = read("spec", &wish.spec)?;
+    if let Some(before) = wish.before {
+        let before: Spec = read("spec", &before.spec)?;
+        if (&before.release, &before.process) != (&wanted.release, &wanted.process) {
+            let message = "an instance keeps its release and its process; only `state` may change";
+            return Err(Error::invalid("spec", message).hint("vt deploy"));
+        }
+        return Admitted::spec(&Spec { state: wanted.state, ..before });
+    }
     let app = wish.scope.at(Level::App);
     let found = cx.door.get(&wanted.release).await?;
     let found = found.filter(|row| row.kind == "release" && Some(&row.scope) == app.as_ref());
@@ -112,6 +120,9 @@ pub fn expand(
     Spec {
         release: wanted.release.clone(),
         process: wanted.process.clone(),
+        state: wanted.state,
+        rest: (process.scaling.min == 0)
+            .then_some(Rest { idle_seconds: process.scaling.idle_seconds, warm_seconds: process.scaling.warm_seconds }),
         image: release.resolved.digest.to_string(),
         argv,
         env: env.into_iter().map(|(key, value)| format!("{key}={value}")).collect(),

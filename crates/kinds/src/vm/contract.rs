@@ -12,6 +12,32 @@ use serde::{Deserialize, Serialize};
 pub struct Wanted {
     pub release: Id,
     pub process: String,
+    /// What it is to do; the only thing of an instance that may change.
+    #[serde(default)]
+    pub state: State,
+}
+
+/// What an instance is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Run.
+    #[default]
+    Running,
+    /// Stand still, with its memory where it is.
+    Warm,
+    /// Have its memory on the disk and no process.
+    Sleeping,
+}
+
+/// When an instance that nobody asks rests; it wakes when somebody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// Running and not asked for this long, it stands still.
+    pub idle_seconds: u32,
+    /// Standing still for this long, it sleeps.
+    pub warm_seconds: u32,
 }
 
 /// What is kept: the release's words made whole, so that the node needs nothing else.
@@ -20,6 +46,11 @@ pub struct Wanted {
 pub struct Spec {
     pub release: Id,
     pub process: String,
+    #[serde(default)]
+    pub state: State,
+    /// Absent: it never rests by itself.
+    #[serde(default)]
+    pub rest: Option<Rest>,
     /// Digest of the image's manifest.
     pub image: String,
     pub argv: Vec<String>,
@@ -80,6 +111,14 @@ pub struct Status {
     pub restarts: u32,
     /// What the last boot ended with, when it did not end as wished.
     pub last_failure: Option<String>,
+    /// Where the running machine began: `boot`, `template` (a clone), `sleep` (its own memory).
+    pub began: Option<String>,
+    /// Why it booted and did not go on from something saved; empty when there was no need to.
+    pub began_why: Option<String>,
+    /// It rests, or is waking and not ready yet: clients wait for it.
+    pub rested: bool,
+    /// Since when it is in its phase of running, warm or sleeping, in milliseconds since the Unix epoch.
+    pub state_since_ms: Option<u64>,
 }
 
 pub fn contract() -> &'static Contract {
@@ -92,14 +131,15 @@ pub fn contract() -> &'static Contract {
         opens: None,
         place: Place::AssignedNode,
         create: true,
-        set: false,
+        set: true,
         delete: true,
         spec: || schema_for!(Wanted),
         status: || schema_for!(Status),
-        phases: &["pending", "starting", "running", "ready", "draining", "failed"],
+        phases: &["pending", "starting", "running", "ready", "resting", "warm", "sleeping", "draining", "failed"],
         columns: &[
             Column { title: "PHASE", pointer: "/phase" },
             Column { title: "PROCESS", pointer: "/spec/process" },
+            Column { title: "BEGAN", pointer: "/status/began" },
             Column { title: "ADDRESS", pointer: "/status/address6" },
             Column { title: "MEMORY", pointer: "/spec/memory" },
             Column { title: "RESTARTS", pointer: "/status/restarts" },

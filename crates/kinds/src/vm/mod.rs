@@ -8,7 +8,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use contract::{Address, Bundle, Spec, Status, Wanted, contract};
+pub use contract::{Address, Bundle, Rest, Spec, State, Status, Wanted, contract};
 pub use plan::{DRAIN_MS_MAX, STARTUP_MS_MAX};
 
 use async_trait::async_trait;
@@ -59,6 +59,9 @@ impl Kind for Vm {
 
     fn demand(&self, row: &Row) -> Option<Demand> {
         let spec: Spec = read("spec", &row.spec).ok()?;
+        if spec.state == State::Sleeping && row.phase == "sleeping" {
+            return Some(Demand::default());
+        }
         // Counted as under software emulation, the dearer of the two: where it fits, it fits everywhere.
         let memory_bytes = plasmavmc::qemu::memory_limit(plasmavmc::qemu::Accelerator::Tcg, spec.memory.bytes());
         Some(Demand { memory_bytes, cpu_milli: (spec.cpu * 1000.0) as u64 })

@@ -4,6 +4,8 @@
 //! pending -> starting -> running -> ready          ready: the health check passes (or there is none)
 //!               ^            \---> failed          the guest gave up, or it was not ready in time
 //!               |  the hypervisor ended: started again, with the reason on record
+//! ready -> resting -> warm -> sleeping             by its spec's state; who has `rest` sets that by itself, and a client
+//!   ^---- starting <---+--------/                  that waits at the ingress sets it back
 //! any -> draining -> gone                          traffic first, then the machine, then its disk and address
 //! ```
 
@@ -11,7 +13,7 @@ use model::{Reason, Row};
 use reconcile::kind::read;
 use reconcile::{Next, Plan, Report, Table};
 
-use super::contract::Status;
+use super::contract::{Rest, Spec, State, Status};
 use crate::route;
 
 /// From the start of the machine to ready.
@@ -25,6 +27,9 @@ pub const BOOTS_MAX: u32 = 5;
 
 /// How long a start is tried again while it fails for the same reason.
 pub const START_FAULT_MS_MAX: u64 = 60_000;
+/// However short its `rest`, it runs and stands still for at least this long.
+const RUNNING_MS_MIN: u64 = 60_000;
+const WARM_MS_MIN: u64 = 30_000;
 /// Reasons that no further attempt mends.
 const FINAL: &[&str] = &["image_layer_invalid", "image_too_large", "secrets_missing", "no_entrypoint"];
 
@@ -33,7 +38,9 @@ const FINAL: &[&str] = &["image_layer_invalid", "image_too_large", "secrets_miss
 pub struct Machine {
     /// The generation it was started for.
     pub generation: u64,
-    pub running: bool,
+    pub stand: Stand,
+    /// What it began with, and why it was not something faster.
+    pub began: (&'static str, String),
     /// Why the hypervisor ended: a reason code and a sentence.
     pub ended: Option<(String, String)>,
     pub guest: Guest,
@@ -41,6 +48,16 @@ pub struct Machine {
     pub started_ms: u64,
     /// Starts of the process after the first.
     pub restarts: u32,
+}
+
+/// What its process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    Running,
+    Warm,
+    Sleeping,
+    /// It has none, and was not asked to have none.
+    Ended,
 }
 
 /// How far the guest is.
@@ -69,12 +86,23 @@ pub enum Guest {
 pub struct Seen {
     pub machine: Option<Machine>,
     pub addresses: (Option<String>, Option<String>),
+    /// For how long the ingress has had nothing for it; `None` while it has, or when that is not known.
+    pub idle_ms: Option<u64>,
+    /// A client waits at the ingress for it to wake.
+    pub wanted: bool,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Image, network, hypervisor: all that a start takes, each step idempotent.
+    /// Image, network, hypervisor: all that a start takes, each step idempotent. One that rests goes on.
     Start,
+    Pause,
+    Sleep,
+    /// Changes the row's own wish; `why` is for the log of what happened.
+    Wish {
+        state: State,
+        why: &'static str,
+    },
     /// Removes the machine with its disk and address.
     Destroy,
 }
@@ -85,6 +113,12 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     }
     let mut status: Status = read("status", &row.status).unwrap_or_default();
     (status.address4, status.address6) = seen.addresses.clone();
+    let (wish, rest) = wish_of(row);
+    if seen.wanted && wish != State::Running {
+        let steps = vec![Step::Wish { state: State::Running, why: "a client waits for it" }];
+        let reason = Reason::waiting("waking", "a client waits for it");
+        return said(&row.phase, Some(reason), &status, Next::Wait, steps);
+    }
     let Some(machine) = &seen.machine else {
         if let Some(reason) = row.reason.as_ref().filter(|reason| gave_up(row, reason, now_ms)) {
             return said("failed", Some(reason.clone()), &status, Next::Wait, Vec::new());
@@ -104,8 +138,13 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
         };
         return Plan { steps: Vec::new(), report };
     }
-    if let Some((code, detail)) = machine.ended.as_ref().filter(|_| !machine.running) {
-        return restarted(row, status, code, detail);
+    match machine.stand {
+        Stand::Ended => {
+            let (code, detail) = machine.ended.clone().unwrap_or_default();
+            return restarted(row, status, &code, &detail);
+        }
+        Stand::Warm | Stand::Sleeping => return at_rest(row, machine, wish, rest, status, now_ms),
+        Stand::Running => {}
     }
     if row.phase == "ready" && machine.guest == Guest::Booting && machine.boot_id == status.boot_id {
         // Taken back after a restart of this program: the boot is the one that was ready, and its guest has not been
@@ -119,7 +158,104 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     }
     status.started_ms = Some(machine.started_ms);
     status.restarts = machine.restarts;
-    running(row, machine, status, now_ms)
+    (status.began, status.began_why) =
+        (Some(machine.began.0.to_owned()), Some(machine.began.1.clone()).filter(|why| !why.is_empty()));
+    if machine.guest != Guest::Ready {
+        return running(row, machine, status, now_ms);
+    }
+    status.reboots = 0;
+    if wish != State::Running {
+        return resting(row, table, wish, status, now_ms);
+    }
+    if status.rested || row.phase != "ready" {
+        status.state_since_ms = Some(now_ms);
+    }
+    status.rested = false;
+    ready(row, seen, rest, status, now_ms)
+}
+
+fn wish_of(row: &Row) -> (State, Option<Rest>) {
+    read::<Spec>("spec", &row.spec).map_or((State::Running, None), |spec| (spec.state, spec.rest))
+}
+
+/// Serves; and when nobody asked it for long enough, wishes to rest.
+fn ready(row: &Row, seen: &Seen, rest: Option<Rest>, status: Status, now_ms: u64) -> Plan<Step> {
+    let Some(rest) = rest.filter(|_| row.phase == "ready") else {
+        return said("ready", None, &status, if rest.is_some() { Next::After(1000) } else { Next::Wait }, Vec::new());
+    };
+    let limit = u64::from(rest.idle_seconds) * 1000;
+    let ran = now_ms.saturating_sub(status.state_since_ms.unwrap_or(now_ms));
+    // What is not known is not idle.
+    let idle = seen.idle_ms.unwrap_or(0).min(ran);
+    if idle >= limit && ran >= RUNNING_MS_MIN.min(limit) {
+        let steps = vec![Step::Wish { state: State::Warm, why: "nobody asked it for long enough" }];
+        return said("ready", None, &status, Next::Wait, steps);
+    }
+    said("ready", None, &status, Next::After((limit - idle.min(limit)).max(100)), Vec::new())
+}
+
+/// Traffic first, then its virtual CPUs.
+fn resting(row: &Row, table: &Table, wish: State, mut status: Status, now_ms: u64) -> Plan<Step> {
+    let since = row.reason.as_ref().filter(|reason| reason.code == "resting").map_or(now_ms, |reason| reason.since_ms);
+    status.rested = true;
+    let reason = Reason::waiting("resting", "its last requests are being answered, then it rests");
+    if serving(row, table) && now_ms.saturating_sub(since) < DRAIN_MS_MAX {
+        return said("resting", Some(reason), &status, Next::After(DRAIN_LOOK_MS), Vec::new());
+    }
+    // The ingress must have heard that it rests before it does.
+    let told = row.phase == "resting" && row.current();
+    let step = if wish == State::Sleeping { Step::Sleep } else { Step::Pause };
+    let (next, steps) = if told { (Next::Wait, vec![step]) } else { (Next::After(DRAIN_LOOK_MS), Vec::new()) };
+    said("resting", Some(reason), &status, next, steps)
+}
+
+/// Its virtual CPUs stand still.
+fn at_rest(
+    row: &Row,
+    machine: &Machine,
+    wish: State,
+    rest: Option<Rest>,
+    mut status: Status,
+    now_ms: u64,
+) -> Plan<Step> {
+    status.rested = true;
+    let is = if machine.stand == Stand::Warm { State::Warm } else { State::Sleeping };
+    let phase = if is == State::Warm { "warm" } else { "sleeping" };
+    match (is, wish) {
+        (State::Warm, State::Sleeping) => {
+            let reason = Reason::waiting("falling_asleep", "its memory is being written to the disk");
+            said(phase, Some(reason), &status, Next::Wait, vec![Step::Sleep])
+        }
+        (State::Sleeping, State::Sleeping) | (State::Warm, State::Warm) => {
+            if row.phase != phase {
+                status.state_since_ms = Some(now_ms);
+            }
+            let stood = now_ms.saturating_sub(status.state_since_ms.unwrap_or(now_ms));
+            let Some(rest) = rest.filter(|_| is == State::Warm) else {
+                return said(phase, None, &status, Next::Wait, Vec::new());
+            };
+            let limit = u64::from(rest.warm_seconds) * 1000;
+            if stood >= limit.max(WARM_MS_MIN.min(limit)) {
+                let steps = vec![Step::Wish { state: State::Sleeping, why: "it stood still for long enough" }];
+                return said(phase, None, &status, Next::Wait, steps);
+            }
+            said(phase, None, &status, Next::After((limit - stood).max(100)), Vec::new())
+        }
+        // A sleeping machine stands still again only after it ran.
+        (_, State::Running) | (State::Sleeping | State::Running, State::Warm) => {
+            let reason = Reason::waiting("waking", "the machine goes on where it was");
+            said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start])
+        }
+        (State::Running, State::Sleeping) => said(phase, None, &status, Next::Wait, Vec::new()),
+    }
+}
+
+/// Some route still sends to it, or waits for what it has in flight.
+fn serving(row: &Row, table: &Table) -> bool {
+    table.at(&row.scope, "route").any(|route| {
+        let status: route::Status = read("status", &route.status).unwrap_or_default();
+        status.backends.contains(&row.id)
+    })
 }
 
 /// A start that fails for a reason that trying again does not mend, or has failed for it long enough.
@@ -128,15 +264,12 @@ fn gave_up(row: &Row, reason: &Reason, now_ms: u64) -> bool {
     row.phase == "failed" || !reason.transient && (lasting || FINAL.contains(&reason.code.as_str()))
 }
 
-fn running(row: &Row, machine: &Machine, mut status: Status, now_ms: u64) -> Plan<Step> {
+fn running(row: &Row, machine: &Machine, status: Status, now_ms: u64) -> Plan<Step> {
     let age = now_ms.saturating_sub(machine.started_ms);
     let in_time = age < STARTUP_MS_MAX;
     let next = if in_time { Next::After(STARTUP_MS_MAX - age) } else { Next::Wait };
     match &machine.guest {
-        Guest::Ready => {
-            status.reboots = 0;
-            said("ready", None, &status, Next::Wait, Vec::new())
-        }
+        Guest::Ready => said("ready", None, &status, Next::Wait, Vec::new()),
         Guest::Failed { code, detail } => {
             let remedy = format!("vt logs --vm {}", row.name);
             said("failed", Some(Reason::fault(code, detail, remedy)), &status, Next::Wait, Vec::new())
@@ -190,12 +323,8 @@ fn restarted(row: &Row, mut status: Status, code: &str, detail: &str) -> Plan<St
 fn removal(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     let status: Status = read("status", &row.status).unwrap_or_default();
     let since = row.deleting_since_ms.unwrap_or(now_ms);
-    let serving = table.at(&row.scope, "route").any(|route| {
-        let status: route::Status = read("status", &route.status).unwrap_or_default();
-        status.backends.contains(&row.id)
-    });
-    let alive = seen.machine.as_ref().is_some_and(|machine| machine.running);
-    if serving && alive && now_ms.saturating_sub(since) < DRAIN_MS_MAX {
+    let alive = seen.machine.as_ref().is_some_and(|machine| machine.stand == Stand::Running);
+    if serving(row, table) && alive && now_ms.saturating_sub(since) < DRAIN_MS_MAX {
         let reason = Reason::waiting("draining", "its last requests are being answered");
         return said("draining", Some(reason), &status, Next::After(DRAIN_LOOK_MS), Vec::new());
     }

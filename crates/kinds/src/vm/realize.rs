@@ -8,6 +8,7 @@ use model::guest;
 use model::manifest::{HealthType, RestartPolicy};
 use model::{Code, Error, Id, Level, Row};
 use parking_lot::Mutex;
+use reconcile::command::Verb;
 use reconcile::kind::read;
 use reconcile::{Machine, Plan, Table, Turn};
 use serde_json::{Value, json};
@@ -15,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::Vm;
-use super::contract::Spec;
-use super::plan::{self, Guest, Seen, Step};
+use super::contract::{Spec, Wanted};
+use super::plan::{self, Guest, Seen, Stand, Step};
 use crate::engines::Engines;
 use crate::{network, release, secret};
 
@@ -61,7 +62,13 @@ impl Machine for Vm {
         let spec: Spec = read("spec", &turn.row.spec)?;
         let place = engines.settings.prefixes.port(spec.network.number, spec.network.offset).map_err(network::fault)?;
         let machine = engines.machines.observe(turn.row.id.as_str()).map(|seen| machine(&seen));
-        Ok(Seen { machine, addresses: (Some(place.v4.to_string()), Some(place.v6.to_string())) })
+        let id = turn.row.id.as_str();
+        Ok(Seen {
+            machine,
+            addresses: (Some(place.v4.to_string()), Some(place.v6.to_string())),
+            idle_ms: engines.ingress.idle(id).map(|idle| idle.as_millis() as u64),
+            wanted: engines.ingress.is_wanted(id),
+        })
     }
 
     fn plan(&self, row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
@@ -72,6 +79,15 @@ impl Machine for Vm {
         let engines = self.engines()?;
         match step {
             Step::Start => self.start(engines, turn).await,
+            Step::Pause => engines.machines.pause(turn.row.id.as_str()).await.map_err(machine_fault),
+            Step::Sleep => engines.machines.sleep(turn.row.id.as_str()).await.map_err(machine_fault),
+            Step::Wish { state, .. } => {
+                let spec: Spec = read("spec", &turn.row.spec)?;
+                let wanted = Wanted { release: spec.release, process: spec.process, state };
+                let spec = serde_json::to_value(wanted).map_err(|error| Error::internal(error.to_string()))?;
+                let if_version = Some(turn.row.version);
+                turn.submit(Verb::SetSpec { id: turn.row.id.clone(), spec, if_version }).await.map(drop)
+            }
             Step::Destroy => {
                 let id = turn.row.id.as_str();
                 engines.machines.stop(id, GRACE_SECONDS).await.map_err(machine_fault)?;
@@ -116,6 +132,8 @@ impl Vm {
             tap: Some(engines.network.names().tap(spec.network.number, spec.network.offset)),
             mac: place.mac.to_string(),
             uid: engines.uid_base + u32::from(spec.network.number) * 256 + u32::from(spec.network.offset),
+            owner: Some(project.to_string()),
+            sleeps: spec.rest.is_some(),
             guest: guest::Config {
                 protocol: guest::PROTOCOL_MAX,
                 instance_id: row.id.to_string(),
@@ -204,8 +222,18 @@ fn guest_health(spec: &Spec) -> Option<guest::Health> {
 /// The engine's account of a machine in the plan's words.
 fn machine(seen: &plasmavmc::Seen) -> plan::Machine {
     use plasmavmc::Phase;
-    let running = matches!(seen.phase, Phase::Starting | Phase::Running | Phase::Stopping);
-    let ended = (!running).then(|| {
+    let stand = match seen.phase {
+        Phase::Starting | Phase::Running | Phase::Stopping => Stand::Running,
+        Phase::Warm => Stand::Warm,
+        Phase::Sleeping => Stand::Sleeping,
+        Phase::Stopped | Phase::Failed => Stand::Ended,
+    };
+    let began = match seen.origin.from {
+        plasmavmc::Start::Boot => "boot",
+        plasmavmc::Start::Template => "template",
+        plasmavmc::Start::Sleep => "sleep",
+    };
+    let ended = (stand == Stand::Ended).then(|| {
         let fault = seen.end.as_ref().map(|end| {
             let detail = if end.detail.is_empty() { end.code.as_str() } else { &end.detail };
             (end.code.as_str().to_owned(), format!("the machine ended: {detail}"))
@@ -214,7 +242,8 @@ fn machine(seen: &plasmavmc::Seen) -> plan::Machine {
     });
     plan::Machine {
         generation: seen.generation,
-        running,
+        stand,
+        began: (began, seen.origin.why.clone()),
         ended,
         guest: seen.guest.as_ref().map_or(Guest::Booting, |guest| guest_of(&guest.state)),
         boot_id: Some(seen.boot_id.clone()).filter(|id| !id.is_empty()),

@@ -57,6 +57,9 @@ pub enum ToGuest {
     Stats {
         id: u64,
     },
+    /// Let go of everything that another machine would have instead: disks. Only before a configuration; since
+    /// protocol 2. The machine is then saved as a template.
+    PrepareTemplate,
 }
 
 /// What the guest sends.
@@ -112,6 +115,11 @@ pub enum ToHost {
     Stats {
         id: u64,
         stats: Stats,
+    },
+    /// The answer to [`ToGuest::PrepareTemplate`]: `failure` is empty when it is done.
+    TemplatePrepared {
+        #[serde(default)]
+        failure: String,
     },
 }
 

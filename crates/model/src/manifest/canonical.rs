@@ -63,7 +63,14 @@ fn process(out: &mut Out, name: &str, process: &Process) {
         format!("{{ cpu = {:?}, memory = \"{}\", disk = \"{}\" }}", resources.cpu, resources.memory, resources.disk);
     out.pair("resources", &written);
     if process.scaling != Scaling::default() {
-        out.pair("scaling", &format!("{{ min = {}, max = {} }}", process.scaling.min, process.scaling.max));
+        let (now, usual) = (process.scaling, Scaling::default());
+        let times = [
+            ("idle_seconds", now.idle_seconds, usual.idle_seconds),
+            ("warm_seconds", now.warm_seconds, usual.warm_seconds),
+        ];
+        let mut pairs = vec![format!("min = {}", now.min), format!("max = {}", now.max)];
+        pairs.extend(times.iter().filter(|(_, now, usual)| now != usual).map(|(key, now, _)| format!("{key} = {now}")));
+        out.pair("scaling", &format!("{{ {} }}", pairs.join(", ")));
     }
     restart(out, process.restart);
     if process.secrets.required {

@@ -90,8 +90,12 @@ const RESOURCES: &[Field] = &[
     may("disk", Shape::Size, r#"disk = "4Gi""#),
 ];
 
-const SCALING: &[Field] =
-    &[may("min", Shape::Whole(0, u32::MAX as i64), "min = 1"), may("max", Shape::Whole(0, u32::MAX as i64), "max = 3")];
+const SCALING: &[Field] = &[
+    may("min", Shape::Whole(0, u32::MAX as i64), "min = 1"),
+    may("max", Shape::Whole(0, u32::MAX as i64), "max = 3"),
+    may("idle_seconds", SECONDS, "idle_seconds = 300"),
+    may("warm_seconds", SECONDS, "warm_seconds = 900"),
+];
 
 const RESTART: &[Field] = &[
     may("policy", Shape::Choice(&["always", "on-failure", "never"]), r#"policy = "always""#),

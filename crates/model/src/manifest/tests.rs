@@ -79,7 +79,7 @@ fn the_least_manifest_has_every_default() {
     let manifest = parse(LEAST).unwrap();
     let web = &manifest.processes["web"];
     assert_eq!((web.resources.cpu, web.resources.disk), (1.0, Size::gib(4)));
-    assert_eq!(web.scaling, Scaling { min: 1, max: 1 });
+    assert_eq!(web.scaling, Scaling::of(1, 1));
     assert_eq!(web.restart, Restart { policy: RestartPolicy::Always, max_retries: 3, backoff_seconds: 2 });
     assert_eq!(manifest.env.prestart_timeout_seconds, 30);
     insta::assert_json_snapshot!(manifest);
@@ -93,11 +93,11 @@ fn numbers_left_out_follow_from_those_written() {
         + "scaling = { min = 0 }\nports = [{ internal = 80 }]\nhealth = { type = \"http\", port = 80 }\n";
     let manifest = parse(&text).unwrap();
     let web = &manifest.processes["web"];
-    assert_eq!(web.scaling, Scaling { min: 0, max: 1 });
+    assert_eq!(web.scaling, Scaling::of(0, 1));
     assert_eq!(web.ports[0].name, "p80");
     assert_eq!(web.health.as_ref().unwrap().interval_seconds, 10);
     let many = parse(&(LEAST.to_owned() + "scaling = { min = 4 }\n")).unwrap();
-    assert_eq!(many.processes["web"].scaling, Scaling { min: 4, max: 4 });
+    assert_eq!(many.processes["web"].scaling, Scaling::of(4, 4));
 }
 
 #[test]
@@ -112,6 +112,8 @@ fn what_is_wrong_is_named_with_its_place_and_the_right_form() {
         ("[processes.web]", "[process.web]"),
         ("scaling = { min = 1, max = 1 }", "replicas = 3"),
         ("scaling = { min = 1, max = 1 }", "scaling = { min = 3, max = 1 }"),
+        ("scaling = { min = 1, max = 1 }", "scaling = { min = 0, idle_seconds = 0 }"),
+        ("scaling = { min = 1, max = 1 }", "scaling = { min = 0, warm_seconds = 100000 }"),
         ("scaling = { min = 1, max = 1 }", "scaling = { min = 1, max = 2 }"),
         ("internal = 8080", "internal = \"8080\""),
         ("internal = 8080", "internal = 80800"),
@@ -222,7 +224,7 @@ prop_compose! {
             vars,
             prestart: required.then(Vec::new),
             resources: Resources { cpu: f64::from(cpu) / 10.0, memory: Size::mib(memory), disk: Size::gib(4) },
-            scaling: Scaling { min, max: (min + more).max(1) },
+            scaling: Scaling { idle_seconds: min + 1, ..Scaling::of(min, (min + more).max(1)) },
             restart: Restart { policy: [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never][policy], max_retries: min, backoff_seconds: 2 },
             secrets: SecretsNeed { required },
             health: port.map(|internal| Health {

@@ -136,12 +136,45 @@ pub(super) const fn four_gib() -> Size {
     Size::gib(4)
 }
 
-/// How many instances: between `min` and `max`, each 0 to 100. `min = 0` sleeps when idle.
+/// Seconds until an instance that nobody asks stands still, and from there until it sleeps, with `min = 0`.
+const IDLE_SECONDS: u32 = 300;
+const WARM_SECONDS: u32 = 900;
+
+/// How many instances: between `min` and `max`, each 0 to 100. With `min = 0` there is one, which rests when nobody asks it
+/// and wakes when somebody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ScalingForm")]
 pub struct Scaling {
     pub min: u32,
     pub max: u32,
+    /// With `min = 0`: not asked for this long, an instance stands still. 1 to 86,400.
+    #[serde(skip_serializing_if = "is_idle_seconds")]
+    pub idle_seconds: u32,
+    /// With `min = 0`: standing still for this long, an instance sleeps, and takes no memory. 1 to 86,400.
+    #[serde(skip_serializing_if = "is_warm_seconds")]
+    pub warm_seconds: u32,
+}
+
+impl Scaling {
+    /// This many at least, and this many at most, with the usual times.
+    pub const fn of(min: u32, max: u32) -> Self {
+        Self { min, max, idle_seconds: IDLE_SECONDS, warm_seconds: WARM_SECONDS }
+    }
+
+    /// Instances that there are while nobody says otherwise.
+    pub fn usual(&self) -> u32 {
+        self.min.max(1)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_idle_seconds(seconds: &u32) -> bool {
+    *seconds == IDLE_SECONDS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_warm_seconds(seconds: &u32) -> bool {
+    *seconds == WARM_SECONDS
 }
 
 /// As it is written: `max` is `min`, but at least 1, where it is left out.
@@ -152,18 +185,26 @@ struct ScalingForm {
     min: Option<u32>,
     #[serde(default)]
     max: Option<u32>,
+    #[serde(default)]
+    idle_seconds: Option<u32>,
+    #[serde(default)]
+    warm_seconds: Option<u32>,
 }
 
 impl From<ScalingForm> for Scaling {
     fn from(form: ScalingForm) -> Self {
         let min = form.min.unwrap_or(1);
-        Self { min, max: form.max.unwrap_or(min.max(1)) }
+        Self {
+            idle_seconds: form.idle_seconds.unwrap_or(IDLE_SECONDS),
+            warm_seconds: form.warm_seconds.unwrap_or(WARM_SECONDS),
+            ..Self::of(min, form.max.unwrap_or(min.max(1)))
+        }
     }
 }
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self { min: 1, max: 1 }
+        Self::of(1, 1)
     }
 }
 

@@ -27,6 +27,7 @@ const MEMORY_MAX: Size = Size::gib(1024);
 const DISK_MIN: Size = Size::gib(1);
 const DISK_MAX: Size = Size::gib(65536);
 const SECONDS_MAX: u32 = 3600;
+const REST_SECONDS_MAX: u32 = 86_400;
 const BACKOFF_SECONDS_MAX: u32 = 300;
 const COUNT_MAX: u32 = 100;
 
@@ -90,6 +91,8 @@ fn process(path: &str, process: &Process) -> Result<(), Error> {
     let scaling = process.scaling;
     between(format!("{path}.scaling.min"), scaling.min, 0, INSTANCES_MAX)?;
     between(format!("{path}.scaling.max"), scaling.max, 1, INSTANCES_MAX)?;
+    between(format!("{path}.scaling.idle_seconds"), scaling.idle_seconds, 1, REST_SECONDS_MAX)?;
+    between(format!("{path}.scaling.warm_seconds"), scaling.warm_seconds, 1, REST_SECONDS_MAX)?;
     if scaling.max < scaling.min {
         let message = format!("`{path}.scaling` has max {} below min {}", scaling.max, scaling.min);
         return Err(Error::invalid(format!("{path}.scaling.max"), message)

@@ -78,6 +78,13 @@ impl Channel {
         shaken.await.unwrap_or(Err(Error::Silent { seconds }))
     }
 
+    /// As [`Channel::connect`], over a socket that is connected already.
+    pub async fn over(stream: UnixStream, deadline: Duration) -> Result<Self, Error> {
+        let seconds = deadline.as_secs();
+        let shaken = tokio::time::timeout(deadline, Self::shake(stream));
+        shaken.await.unwrap_or(Err(Error::Silent { seconds }))
+    }
+
     async fn shake(stream: UnixStream) -> Result<Self, Error> {
         let (mut reader, mut writer) = stream.into_split();
         let nonce = world::random::hex(NONCE_BYTES);
@@ -232,6 +239,23 @@ impl Channel {
             Ok(())
         };
         self.shared.within("the shutdown", ANSWER_SECONDS, step).await
+    }
+
+    /// Has the guest let go of what is its own, so that it can be saved and others go on from it. Once per connection.
+    ///
+    /// # Errors
+    /// `NotPrepared` with the guest's reason, `Timeout`, `Closed`.
+    pub async fn prepare_template(&self) -> Result<(), Error> {
+        let mut prepared = self.shared.prepared.subscribe();
+        let step = async {
+            self.shared.send(&ToGuest::PrepareTemplate).await?;
+            let failure = prepared.wait_for(Option::is_some).await.map_err(|_| self.shared.closed_error())?;
+            match failure.as_deref() {
+                None | Some("") => Ok(()),
+                Some(why) => Err(Error::NotPrepared { why: why.to_owned() }),
+            }
+        };
+        self.shared.within("being prepared as a template", ANSWER_SECONDS, step).await
     }
 
     /// One round trip through the guest's loop.

@@ -15,6 +15,8 @@ pub enum Error {
     ProtocolMismatch { guest_min: u32, guest_max: u32, host_min: u32, host_max: u32 },
     #[error("the guest refused its configuration: {detail}")]
     Refused { code: FailureCode, detail: String },
+    #[error("the guest could not be prepared as a template: {why}")]
+    NotPrepared { why: String },
     #[error("the guest did not answer {what} within {seconds} s")]
     Timeout { what: &'static str, seconds: u64 },
     #[error("the guest could not start the program: {detail}")]
@@ -35,6 +37,7 @@ impl Error {
             Self::Refused { code, .. } => Some(*code),
             Self::Connect { .. }
             | Self::Silent { .. }
+            | Self::NotPrepared { .. }
             | Self::Timeout { .. }
             | Self::ExecRefused { .. }
             | Self::TooManySessions { .. }

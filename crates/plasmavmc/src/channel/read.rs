@@ -130,6 +130,7 @@ fn control(shared: &Shared, frame: &Frame, folded: u64) -> Result<(), String> {
             shared.state.send_modify(|state| state.phase = Phase::Stopping);
             shared.stopping.send_replace(true);
         }
+        ToHost::TemplatePrepared { failure } => drop(shared.prepared.send_replace(Some(failure))),
         ToHost::Pong { id } => answer(shared, id, Answer::Pong),
         ToHost::Stats { id, stats } => answer(shared, id, Answer::Stats(stats)),
     }

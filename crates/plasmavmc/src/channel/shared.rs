@@ -58,6 +58,8 @@ pub struct Shared {
     pub answers: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
     pub config: Mutex<Option<oneshot::Sender<ConfigAnswer>>>,
     pub stopping: watch::Sender<bool>,
+    /// The guest's word on being prepared as a template: why it is not, or nothing.
+    pub prepared: watch::Sender<Option<String>>,
     next_stream: AtomicU32,
     next_request: AtomicU64,
 }
@@ -76,6 +78,7 @@ impl Shared {
             answers: Mutex::new(BTreeMap::new()),
             config: Mutex::new(None),
             stopping: watch::Sender::new(false),
+            prepared: watch::Sender::new(None),
             next_stream: AtomicU32::new(1),
             next_request: AtomicU64::new(1),
         }

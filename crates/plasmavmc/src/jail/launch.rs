@@ -84,6 +84,23 @@ pub(super) struct Act {
 
 /// Starts `program` behind all walls of `plan`. Blocks for a fork and some tens of calls.
 pub fn start(program: &Path, arguments: &[OsString], plan: &Plan) -> Result<Started, Refused> {
+    // The kernel gives new process numbers to the children of the thread that asks, from then on: so one thread asks,
+    // has this child, and ends.
+    let numbered_anew = || {
+        // SAFETY: a plain system call that concerns this thread's next children alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } < 0 {
+            let act = "leaving the host's process numbers".to_owned();
+            return Err(Refused { act, source: io::Error::last_os_error() });
+        }
+        start_here(program, arguments, plan)
+    };
+    std::thread::scope(|scope| {
+        let ended = || Refused { act: "starting a thread".to_owned(), source: io::ErrorKind::Other.into() };
+        scope.spawn(numbered_anew).join().unwrap_or_else(|_| Err(ended()))
+    })
+}
+
+fn start_here(program: &Path, arguments: &[OsString], plan: &Plan) -> Result<Started, Refused> {
     let prepare = |act: &str| {
         let act = act.to_owned();
         move |source| Refused { act, source }

@@ -4,10 +4,12 @@
 //!   /usr /lib /lib64 /bin /sbin /nix/store   the host's, read-only: the program and its libraries
 //!   /etc/ld.so.cache                         the host's, read-only
 //!   /dev/null zero urandom [kvm]             made anew; kvm belongs to the process's user
+//!   /proc/PID                                of its own process number space, in which it is alone; nothing else of
+//!                                            /proc: a guest's memory comes as /proc/self/fd/N
 //!   what `show` names                        read-only
 //! ```
 //!
-//! Itself a tmpfs, read-only in the end. No /proc, no /sys, nothing of any tenant.
+//! Itself a tmpfs, read-only in the end. No /sys, nothing of any tenant.
 
 use std::ffi::CString;
 use std::fs;
@@ -71,6 +73,10 @@ pub(super) fn acts(layout: &Layout, mount_point: &Path, owner: u32, acts: &mut V
         let device = libc::makedev(major, minor);
         builder.push(format!("making /dev/{name}"), Call::Node { at, mode: libc::S_IFCHR | mode, device, owner });
     }
+    builder.folders(Path::new("/proc"))?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let proc = below(mount_point, Path::new("/proc"));
+    builder.mount("mounting its own /proc", "proc", &proc, "proc", flags, "subset=pid,hidepid=2")?;
     builder.push("entering the root".to_owned(), Call::Enter(c_path(mount_point)?));
     let flags = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NOEXEC;
     builder.mount("closing the root to writes", "tmpfs", Path::new("/"), "tmpfs", flags, TMPFS)

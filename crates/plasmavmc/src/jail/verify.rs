@@ -26,7 +26,7 @@ pub fn verify(pid: u32, expected: &Expected) -> Result<(), String> {
     if count == 0 {
         return Err(format!("process {pid} has no threads"));
     }
-    for namespace in ["mnt", "net", "ipc", "uts"] {
+    for namespace in ["mnt", "net", "ipc", "uts", "pid"] {
         let link = |who: &str| fs::read_link(format!("/proc/{who}/ns/{namespace}")).ok();
         if link(&pid.to_string()).is_none_or(|theirs| Some(theirs) == link("self")) {
             return Err(format!("it shares the host's {namespace} namespace"));

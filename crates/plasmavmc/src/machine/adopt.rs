@@ -12,6 +12,7 @@ use crate::process::{self, Process};
 use crate::qemu;
 use crate::qmp::{self, RunState};
 use crate::record::{self, Run};
+use crate::saved;
 use crate::seen::{End, EndCode, Phase};
 
 /// A monitor that greets late is asked no more; the machine runs on without.
@@ -29,10 +30,17 @@ impl Machine {
                 {
                     let mut state = self.state.lock();
                     state.live = Some(live.clone());
-                    state.phase = Phase::Running;
+                    state.phase = if state.record.paused { Phase::Warm } else { Phase::Running };
                 }
                 tracing::info!(id = %self.id, pid = run.pid, "a running machine was adopted");
-                self.watch(live, None, None, events, console);
+                self.watch(live, None, None, events, console, None);
+            }
+            // It was saved to the last byte, or had not begun to go on from what was.
+            Err(_) if self.state.lock().record.asleep.is_some() => {
+                if let Err(error) = self.keep(|record| record.run = None) {
+                    tracing::warn!(id = %self.id, %error, "the end of a machine was not written down");
+                }
+                self.state.lock().phase = Phase::Sleeping;
             }
             Err((code, detail)) => {
                 tracing::info!(id = %self.id, code = code.as_str(), %detail, "a machine is gone");
@@ -73,13 +81,30 @@ impl Machine {
             let socket = launch::open(&self.folder, MONITOR_SOCKET).map_err(qmp::Error::Socket)?;
             qmp::Client::connect(socket).await
         };
+        if self.state.lock().record.asleep.is_some() {
+            process.kill();
+            process.ended().await;
+            return Err((EndCode::Asleep, String::new()));
+        }
         let Ok(Ok((monitor, events))) = timeout(MONITOR_DEADLINE, connect).await else {
             tracing::warn!(id = %self.id, "the monitor of a running machine does not answer");
             return Ok((process, None, None));
         };
-        if monitor.status().await.is_ok_and(|status| status == RunState::Prelaunch) {
-            process.kill();
-            return Err((EndCode::StartFailed, "it was never let go".to_owned()));
+        let paused = self.state.lock().record.paused;
+        match monitor.status().await {
+            Ok(RunState::Prelaunch | RunState::Incoming) => {
+                process.kill();
+                return Err((EndCode::StartFailed, "it was never let go".to_owned()));
+            }
+            // Halted to be saved, or to go on from what was, when the program ended that did it.
+            Ok(RunState::Paused | RunState::Saved) if !paused => {
+                if let Err(error) = monitor.cont().await {
+                    process.kill();
+                    return Err((EndCode::VmmFailed, format!("it does not go on: {error}")));
+                }
+                let _ = saved::use_up(&self.folder);
+            }
+            _ => {}
         }
         Ok((process, Some(monitor), Some(events)))
     }

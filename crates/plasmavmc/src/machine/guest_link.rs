@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::guest::{ExecOpen, LogStream};
+use tokio::net::UnixStream;
 
 use super::{GuestSeen, Live, Machine};
 use crate::channel::{self, Channel, LogItem};
@@ -19,11 +20,17 @@ const CONNECT_DEADLINE: Duration = Duration::from_mins(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Machine {
-    /// Ends when the process does, or when host and guest cannot understand each other.
-    pub(super) async fn guest_link(self: Arc<Self>, live: Arc<Live>, adopted: bool) {
+    /// Ends when the process does, or when host and guest cannot understand each other. `first` is connected to the port
+    /// already.
+    pub(super) async fn guest_link(self: Arc<Self>, live: Arc<Live>, adopted: bool, mut first: Option<UnixStream>) {
         while live.process.alive() {
-            let Some(channel) = self.reach(&live, adopted).await else { return };
-            if !channel.hello().configured && !self.configure(&live, &channel).await {
+            let Some(channel) = self.reach(&live, adopted, first.take()).await else { return };
+            if channel.hello().configured {
+                // It may have slept.
+                if let Err(error) = channel.set_clock(self.context.clock.now_ns()).await {
+                    tracing::debug!(id = %self.id, %error, "the guest's clock was not set");
+                }
+            } else if !self.configure(&live, &channel).await {
                 tokio::time::sleep(RECONNECT_PAUSE).await;
                 continue;
             }
@@ -40,14 +47,18 @@ impl Machine {
     }
 
     /// A connection whose hellos are exchanged; `None` when there can be none.
-    async fn reach(&self, live: &Arc<Live>, adopted: bool) -> Option<Channel> {
+    async fn reach(&self, live: &Arc<Live>, adopted: bool, mut first: Option<UnixStream>) -> Option<Channel> {
         loop {
-            let connected = match launch::short(&self.folder, GUEST_SOCKET) {
-                Ok((_folder, path)) => tokio::select! {
+            let connected = match (first.take(), launch::short(&self.folder, GUEST_SOCKET)) {
+                (Some(socket), _) => tokio::select! {
+                    connected = Channel::over(socket, CONNECT_DEADLINE) => connected,
+                    () = live.process.ended() => return None,
+                },
+                (None, Ok((_folder, path))) => tokio::select! {
                     connected = Channel::connect(&path, CONNECT_DEADLINE) => connected,
                     () = live.process.ended() => return None,
                 },
-                Err(source) => Err(channel::Error::Connect { path: self.folder.clone(), source }),
+                (None, Err(source)) => Err(channel::Error::Connect { path: self.folder.clone(), source }),
             };
             match connected {
                 Ok(channel) => return Some(channel),

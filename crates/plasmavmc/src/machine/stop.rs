@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Live, Machine};
+use super::{Live, Machine, SCRATCH_FILE};
 use crate::Error;
+use crate::saved;
 use crate::seen::{EndCode, Phase};
 
 /// What a guest may take beyond the workload's grace: unmounting, powering off, all under emulation.
@@ -29,12 +30,25 @@ impl Machine {
         match live {
             Some(live) => self.end_run(&live, grace_seconds).await,
             None => {
+                if self.state.lock().record.asleep.is_some() {
+                    self.forget_sleep()?;
+                }
                 if self.state.lock().phase != Phase::Stopped {
                     self.enter(Phase::Stopped);
                 }
                 Ok(())
             }
         }
+    }
+
+    /// A machine that is to stop does not keep what it would wake with.
+    fn forget_sleep(&self) -> Result<(), Error> {
+        self.keep(|record| record.asleep = None)?;
+        let _ = std::fs::remove_file(self.folder.join(SCRATCH_FILE));
+        saved::discard(&self.folder).map_err(|source| {
+            let path = self.folder.clone();
+            Error::State { id: self.id.clone(), path, source }
+        })
     }
 
     /// Ends it without asking the guest and removes its folder. Runs to its end once begun.
@@ -59,11 +73,13 @@ impl Machine {
     /// Returns when the run is over and taken in.
     pub(super) async fn end_run(&self, live: &Arc<Live>, grace_seconds: u32) -> Result<(), Error> {
         live.judge(EndCode::Stopped, "");
+        let paused = self.state.lock().phase == Phase::Warm;
         self.enter(Phase::Stopping);
         let grace_seconds = grace_seconds.min(GRACE_SECONDS_MAX);
         let channel = live.channel.lock().clone();
         let asked = match channel {
-            Some(channel) if grace_seconds > 0 => {
+            // A guest that stands still hears nothing.
+            Some(channel) if grace_seconds > 0 && !paused => {
                 channel.shutdown(Duration::from_secs(grace_seconds.into())).await.is_ok()
             }
             _ => false,
@@ -76,7 +92,7 @@ impl Machine {
         Ok(())
     }
 
-    async fn end_process(&self, live: &Live) -> Result<(), Error> {
+    pub(super) async fn end_process(&self, live: &Live) -> Result<(), Error> {
         if let Some(monitor) = &live.monitor {
             // A monitor that does not answer is killed like one that does not go.
             let quit = tokio::time::timeout(QUIT_DEADLINE, monitor.quit()).await;

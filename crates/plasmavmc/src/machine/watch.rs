@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::end::{Evidence, judge};
 use super::{Live, Machine, SCRATCH_FILE};
 use crate::seen::{End, EndCode, Phase};
-use crate::{console, launch, qmp};
+use crate::{console, launch, qmp, saved};
 
 /// A guest that has not reported by then will not: two minutes are ten slow boots under emulation.
 const BOOT_DEADLINE: Duration = Duration::from_mins(2);
@@ -38,6 +38,7 @@ impl Machine {
         complaints: Option<OwnedFd>,
         events: Option<mpsc::Receiver<qmp::Event>>,
         console: Option<UnixStream>,
+        guest: Option<UnixStream>,
     ) {
         let adopted = child.is_none();
         let recorder = console.map(|socket| {
@@ -49,7 +50,7 @@ impl Machine {
             })
         });
         let complaints = complaints.map(|pipe| tokio::spawn(launch::complaints(pipe)));
-        let link = tokio::spawn(self.clone().guest_link(live.clone(), adopted));
+        let link = tokio::spawn(self.clone().guest_link(live.clone(), adopted, guest));
         let machine = self.clone();
         let run = live.clone();
         let watch = tokio::spawn(async move {
@@ -135,12 +136,17 @@ impl Machine {
         if let Err(error) = live.group.remove().await {
             tracing::warn!(id = %self.id, %error, "a cgroup could not be removed");
         }
-        // The next start makes a new one; what was in this one is nobody's any more.
-        let _ = std::fs::remove_file(self.folder.join(SCRATCH_FILE));
+        let asleep = code == EndCode::Asleep;
+        if !asleep {
+            // The next start makes new ones; what was in these is nobody's any more.
+            let _ = std::fs::remove_file(self.folder.join(SCRATCH_FILE));
+            let _ = saved::discard(&self.folder);
+        }
         let end = End { code, detail, at_ms: self.context.clock.now_ms() };
         tracing::info!(id = %self.id, code = code.as_str(), detail = %end.detail, "a machine ended");
         let kept = self.keep(|record| {
             record.run = None;
+            record.paused = false;
             record.end = Some(end);
         });
         if let Err(error) = kept {
@@ -153,7 +159,11 @@ impl Machine {
             if let Some(seen) = &mut state.guest {
                 seen.guest.connected = false;
             }
-            state.phase = if code == EndCode::Stopped { Phase::Stopped } else { Phase::Failed };
+            state.phase = match code {
+                EndCode::Asleep => Phase::Sleeping,
+                EndCode::Stopped => Phase::Stopped,
+                _ => Phase::Failed,
+            };
         }
         live.over.send_replace(true);
         self.changed();

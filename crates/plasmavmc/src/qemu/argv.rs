@@ -1,7 +1,7 @@
 //! The command line of one machine.
 //!
-//! Everything it uses comes as an open descriptor: disks as descriptor sets, the tap, three listening sockets. So the
-//! process needs no path but the kernel's, and no right to open anything.
+//! Everything it uses comes as an open descriptor: disks as descriptor sets, the tap, three listening sockets, the file
+//! that is the guest's memory. So the process needs no path but the kernel's, and no right to open anything of the host's.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -32,6 +32,25 @@ pub fn memory_limit(accelerator: Accelerator, memory_bytes: u64) -> u64 {
     memory_bytes + overhead + memory_bytes / TABLES_PART
 }
 
+/// What the virtual CPUs begin with.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// The kernel's first instruction.
+    Kernel(&'a Kernel),
+    /// Where a saved machine was halted; its state is handed over through the monitor.
+    Saved,
+}
+
+/// Where the guest's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The process's own, and gone with it.
+    Own,
+    /// A file of the memory's size. `share`: what the guest writes is in the file; else the guest begins with what is in it
+    /// and writes to copies.
+    File { file: RawFd, share: bool },
+}
+
 /// The parts of one machine. Descriptors are by number, as the process will have them.
 #[derive(Clone, Debug)]
 pub struct Devices<'a> {
@@ -39,9 +58,10 @@ pub struct Devices<'a> {
     pub mark: &'a str,
     pub accelerator: Accelerator,
     pub tsc_khz: u64,
-    pub kernel: &'a Kernel,
+    pub origin: Origin<'a>,
     pub vcpus: u32,
     pub memory_bytes: u64,
+    pub memory: Memory,
     pub root: Option<RawFd>,
     pub scratch: Option<RawFd>,
     pub tap: Option<(RawFd, &'a str)>,
@@ -57,15 +77,30 @@ pub fn arguments(devices: &Devices) -> Vec<OsString> {
     let mut add = |arguments: &[&str]| out.extend(arguments.iter().map(|&one| one.to_owned()));
     add(&["-name", devices.mark, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"]);
     // No bus to plug into, few devices to find. ACPI stays on: Debian's kernel takes virtio-mmio from there alone.
-    add(&["-M", "microvm"]);
+    add(&["-M", "microvm,memory-backend=memory"]);
     match devices.accelerator {
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accelerator::Tcg => add(&["-accel", &format!("tcg,tb-size={TCG_CACHE_MIB}"), "-cpu", "max"]),
     }
     add(&["-smp", &devices.vcpus.to_string(), "-m", &format!("{}M", devices.memory_bytes >> 20)]);
-    let file = |name: &str| format!("{KERNEL_AT}/{name}");
-    add(&["-kernel", &file(&devices.kernel.image), "-initrd", &file(&devices.kernel.initramfs)]);
-    add(&["-append", &kernel_arguments(devices.accelerator, devices.tsc_khz)]);
+    let size = devices.memory_bytes;
+    match devices.memory {
+        Memory::Own => add(&["-object", &format!("memory-backend-ram,id=memory,size={size}")]),
+        Memory::File { file, share } => {
+            let share = if share { "on" } else { "off" };
+            // Opened by its descriptor's name: a path would have to lead out of the jail.
+            let path = format!("mem-path=/proc/self/fd/{file},share={share}");
+            add(&["-object", &format!("memory-backend-file,id=memory,size={size},{path}")]);
+        }
+    }
+    match devices.origin {
+        Origin::Kernel(kernel) => {
+            let file = |name: &str| format!("{KERNEL_AT}/{name}");
+            add(&["-kernel", &file(&kernel.image), "-initrd", &file(&kernel.initramfs)]);
+            add(&["-append", &kernel_arguments(devices.accelerator, devices.tsc_khz)]);
+        }
+        Origin::Saved => add(&["-incoming", "defer"]),
+    }
 
     // A set has one descriptor, opened as it is to be used; the monitor cannot open it any other way.
     if let Some(root) = devices.root {
@@ -124,13 +159,18 @@ mod tests {
             image: "vmlinux".to_owned(),
             initramfs: "initramfs-x.cpio".to_owned(),
         };
+        full_line(accelerator, Origin::Kernel(&kernel), Memory::Own)
+    }
+
+    fn full_line(accelerator: Accelerator, origin: Origin, memory: Memory) -> String {
         let devices = Devices {
             mark: "vt-t-vm_1",
             accelerator,
             tsc_khz: 2_600_000,
-            kernel: &kernel,
+            origin,
             vcpus: 2,
             memory_bytes: 128 << 20,
+            memory,
             root: Some(11),
             scratch: Some(12),
             tap: Some((13, "02:fc:00:00:00:01")),
@@ -159,6 +199,15 @@ mod tests {
         }
         // The order of the disks is the guest's order of names.
         assert!(line.find("drive=root").unwrap() < line.find("drive=scratch").unwrap());
+    }
+
+    #[test]
+    fn a_saved_machine_has_the_devices_of_one_that_boots_and_no_kernel() {
+        let saved = full_line(Accelerator::Tcg, Origin::Saved, Memory::File { file: 17, share: false });
+        let memory = "-object memory-backend-file,id=memory,size=134217728,mem-path=/proc/self/fd/17,share=off ";
+        assert!(saved.contains(memory) && saved.contains(" -incoming defer ") && !saved.contains("kernel"), "{saved}");
+        let devices = |line: &str| line[line.find("-add-fd").unwrap()..].to_owned();
+        assert_eq!(devices(&saved), devices(&line(Accelerator::Tcg)));
     }
 
     #[test]

@@ -134,6 +134,10 @@ pub enum RunState {
     Paused,
     /// Started halted and never let run.
     Prelaunch,
+    /// Waits for the state of a saved machine, or takes it.
+    Incoming,
+    /// Its state was written out; it is halted.
+    Saved,
     Shutdown,
     /// The monitor's word.
     Other(String),
@@ -145,6 +149,8 @@ impl RunState {
             "running" => RunState::Running,
             "paused" => RunState::Paused,
             "prelaunch" => RunState::Prelaunch,
+            "inmigrate" => RunState::Incoming,
+            "postmigrate" | "finish-migrate" => RunState::Saved,
             "shutdown" => RunState::Shutdown,
             other => RunState::Other(other.to_owned()),
         }

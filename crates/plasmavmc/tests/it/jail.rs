@@ -38,7 +38,7 @@ async fn a_machine_runs_behind_every_wall() {
     assert_eq!((field(pid, "NoNewPrivs"), field(pid, "Seccomp")), ("1".to_owned(), "2".to_owned()));
 
     let link = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
-    for namespace in ["ns/mnt", "ns/net", "ns/ipc", "ns/uts"] {
+    for namespace in ["ns/mnt", "ns/net", "ns/ipc", "ns/uts", "ns/pid"] {
         assert_ne!(link(&pid.to_string(), namespace), link("self", namespace));
         assert_ne!(link(&pid.to_string(), namespace), link(&other.to_string(), namespace));
     }
@@ -48,7 +48,12 @@ async fn a_machine_runs_behind_every_wall() {
         fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| !["usr", "bin", "sbin", "lib", "lib64", "nix"].contains(&name.as_str()));
     names.sort();
-    assert_eq!(names, ["dev", "etc", "kernel"]);
+    assert_eq!(names, ["dev", "etc", "kernel", "proc"]);
+    // Of processes it sees itself, of the kernel's settings none.
+    let listed = fs::read_dir(format!("{root}/proc")).unwrap();
+    let mut listed: Vec<_> = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    listed.sort();
+    assert_eq!(listed, ["1", "self", "thread-self"]);
     assert_eq!(fs::read_dir(format!("{root}/etc")).unwrap().count(), 1);
     for place in ["", "/usr", "/kernel", "/dev"] {
         let error = fs::write(format!("{root}{place}/written"), "x").unwrap_err();

@@ -6,4 +6,6 @@
 mod adopt;
 mod jail;
 mod life;
+mod sleep;
 mod support;
+mod template;

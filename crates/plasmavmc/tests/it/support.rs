@@ -292,6 +292,8 @@ pub fn spec(ground: &Ground, id: &str, number: u32, argv: &[&str]) -> Spec {
         tap: None,
         mac: String::new(),
         uid: UID_BASE + number,
+        owner: None,
+        sleeps: false,
         guest: serde_json::from_value::<guest::Config>(guest).unwrap(),
     }
 }

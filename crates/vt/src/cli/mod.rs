@@ -29,6 +29,7 @@ mod open;
 mod plan;
 mod release;
 mod releases;
+mod rest;
 mod rollback;
 mod rollout;
 mod route;
@@ -89,6 +90,8 @@ enum Command {
     Logs(logs::LogsArgs),
     Exec(exec::ExecArgs),
     Scale(scale::ScaleArgs),
+    Sleep(rest::SleepArgs),
+    Wake(rest::WakeArgs),
     Releases(releases::ReleasesArgs),
     Rollback(rollback::RollbackArgs),
     Secrets(secrets::SecretsArgs),
@@ -184,6 +187,8 @@ async fn dispatch(session: &Session, command: Option<&Command>) -> Outcome {
         Command::Logs(args) => logs::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Scale(args) => scale::run(session, args).await,
+        Command::Sleep(args) => rest::sleep(session, args).await,
+        Command::Wake(args) => rest::wake(session, args).await,
         Command::Releases(args) => releases::run(session, args).await,
         Command::Rollback(args) => rollback::run(session, args).await,
         Command::Secrets(args) => secrets::run(session, args).await,

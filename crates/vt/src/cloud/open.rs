@@ -1,5 +1,6 @@
 //! The wiring, on one page: built from top to bottom, stopped from bottom to top.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kinds::images::Images;
@@ -128,7 +129,8 @@ pub async fn open(config: Config, say: Say<'_>) -> Result<Cloud, Error> {
         dns: if config.dns.is_empty() { identity::name_servers() } else { config.dns.clone() },
     };
     let (nudge, nudges) = mpsc::channel(NUDGES_MAX);
-    let mut tasks = vec![tokio::spawn(forward(plasmavmc::Engine::changes(&machines), nudge))];
+    let mut tasks = vec![tokio::spawn(forward_wanted(ingress.clone(), nudge.clone()))];
+    tasks.push(tokio::spawn(forward(plasmavmc::Engine::changes(&machines), nudge)));
     tasks.push(tokio::spawn(compactor::run(config.store_history, store.clone(), async || Ok(true))));
     let engines = Engines {
         machines: Arc::new(machines.clone()),
@@ -237,6 +239,21 @@ fn node_spec(config: &Config) -> Value {
     let memory = config.node_memory.map_or(total / MEMORY_PARTS.1 * MEMORY_PARTS.0, model::unit::Size::bytes);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     json!({ "memory_bytes": memory, "cpus": cpus })
+}
+
+/// Tells the agent of machines that sleep and that a client waits for.
+async fn forward_wanted(ingress: fiberlb::Handle, nudge: mpsc::Sender<Id>) {
+    let mut changes = ingress.changes();
+    let mut told = BTreeSet::new();
+    while changes.changed().await.is_ok() {
+        let wanted: BTreeSet<Id> = ingress.wanted().iter().filter_map(|id| id.parse().ok()).collect();
+        for id in wanted.difference(&told) {
+            if nudge.send(id.clone()).await.is_err() {
+                return;
+            }
+        }
+        told = wanted;
+    }
 }
 
 /// Tells the agent of machines in which something changed.

@@ -9,6 +9,7 @@ mod bad;
 mod cloud;
 mod faults;
 mod keyspaces;
+mod rest;
 mod rollout;
 mod routes;
 #[path = "../scenarios/mod.rs"]
@@ -35,7 +36,17 @@ pub fn skip(reason: &str) {
 }
 
 fn main() -> ExitCode {
-    let all = [app::ALL, bad::ALL, rollout::ALL, routes::ALL, tenancy::ALL, keyspaces::ALL, faults::ALL, stores::ALL];
+    let all = [
+        app::ALL,
+        bad::ALL,
+        rollout::ALL,
+        rest::ALL,
+        routes::ALL,
+        tenancy::ALL,
+        keyspaces::ALL,
+        faults::ALL,
+        stores::ALL,
+    ];
     let Some(chosen) = scenarios::chosen(all.concat()) else { return ExitCode::SUCCESS };
     if let Some(reason) = cloud::missing() {
         return scenarios::play(&chosen, |_| Outcome::Skipped(reason.clone()));
