@@ -7,9 +7,10 @@ mod bare;
 mod figures;
 mod machine;
 pub mod store;
+pub mod vm;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,26 +40,9 @@ const MANIFEST: &str = include_str!("bench/vt.toml");
 
 /// Measures and prints. `write` adds a row to docs/benchmarks.md.
 pub fn path(json: bool, write: bool) -> Result<()> {
-    if !run::is_root() {
-        bail!("the bench starts machines: run it as root");
-    }
     // On standard output only the figures, so that a program can read them.
     let say = |text: &str| eprintln!("{text}");
-    packages::ensure(&[packages::RUN, packages::SAMPLE, packages::TEST])?;
-    say("building vt");
-    show(cargo(&["build", "--release", "--locked", "--package", "vt"]).stdout(std::io::stderr()))?;
-    interrupt::listen();
-    let folder = run::target().join("bench");
-    cloud::sweep(&folder.join("data"));
-    for old in ["data", "app"] {
-        fs::remove_dir_all(folder.join(old)).ok();
-    }
-    fs::remove_file(folder.join("config.toml")).ok();
-    fs::create_dir_all(folder.join("app"))?;
-    let layout = std::path::absolute(sample::images(&run::target().join("sample"))?.layout)?;
-    fs::write(folder.join("app/vt.toml"), MANIFEST.replace("LAYOUT", &layout.display().to_string()))?;
-    say("starting the cloud");
-    let cloud = Cloud::start(&run::target().join("release/vt"), &folder, (0, 0), false)?;
+    let (cloud, folder) = open("bench", MANIFEST, &say)?;
     let mut figures = Figures::default();
     let measured = measure(&cloud, &folder, &mut figures, &say);
     say("taking the cloud down");
@@ -66,6 +50,28 @@ pub fn path(json: bool, write: bool) -> Result<()> {
     measured?;
     figures.print(json)?;
     if write { figures.write() } else { Ok(()) }
+}
+
+/// A new cloud of the release build, with an app in a folder of its own.
+fn open(name: &str, manifest: &str, say: &dyn Fn(&str)) -> Result<(Cloud, PathBuf)> {
+    if !run::is_root() {
+        bail!("the bench starts machines: run it as root");
+    }
+    packages::ensure(&[packages::RUN, packages::SAMPLE, packages::TEST])?;
+    say("building vt");
+    show(cargo(&["build", "--release", "--locked", "--package", "vt"]).stdout(std::io::stderr()))?;
+    interrupt::listen();
+    let folder = run::target().join(name);
+    cloud::sweep(&folder.join("data"));
+    for old in ["data", "app"] {
+        fs::remove_dir_all(folder.join(old)).ok();
+    }
+    fs::remove_file(folder.join("config.toml")).ok();
+    fs::create_dir_all(folder.join("app"))?;
+    let layout = std::path::absolute(sample::images(&run::target().join("sample"))?.layout)?;
+    fs::write(folder.join("app/vt.toml"), manifest.replace("LAYOUT", &layout.display().to_string()))?;
+    say("starting the cloud");
+    Ok((Cloud::start(&run::target().join("release/vt"), &folder, (0, 0), false)?, folder))
 }
 
 fn measure(cloud: &Cloud, folder: &Path, figures: &mut Figures, say: &dyn Fn(&str)) -> Result<()> {

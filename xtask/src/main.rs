@@ -37,6 +37,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--quick]                everything that proves it; --quick leaves out real machines and cargo deny
   floors [--write]              checks the arrows between crates; --write redraws them in ARCHITECTURE.md
   bench path [--json] [--write] figures of the path; --write adds them to docs/benchmarks.md
+  bench vm [--json]             figures of machines: clones, sleep, wake, memory
   bench store [--json] [--write] [--quick] [--only NAME] [--etcd PROGRAM] [--vt PROGRAM]
                                 the store beside etcd; NAME is a part of a load's name
   docs                          checks that every file the pages name is there
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ["bench", "path", rest @ ..] if flags(rest, &["--json", "--write"]) => {
             bench::path(rest.contains(&"--json"), rest.contains(&"--write"))
         }
+        ["bench", "vm", rest @ ..] if flags(rest, &["--json"]) => bench::vm::vm(rest.contains(&"--json")),
         ["bench", "store", rest @ ..] => match store_options(rest) {
             Some(options) => bench::store::store(&options),
             None => {

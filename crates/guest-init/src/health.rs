@@ -14,9 +14,11 @@ use model::guest::{Config, Health, HealthKind};
 use crate::{clock, console};
 
 /// Until the first success: soon at first, then less often, for a guest under emulation has one slow core.
-const FIRST_PROBE_MS: u64 = 50;
+const FIRST_PROBE_MS: u64 = 25;
 const FIRST_PROBE_SLOW_MS: u64 = 250;
 const FIRST_PROBE_FAST_FOR_MS: u64 = 10_000;
+/// Before that nobody asks why it does not answer, and finding out costs as much as the probe.
+const DIAGNOSE_AFTER_MS: u64 = 2_000;
 /// Bytes read of an answer; the status line comes first.
 const ANSWER_MAX: usize = 4096;
 /// How often a sleeping probe looks whether its run is over.
@@ -129,7 +131,8 @@ pub fn start(
         let started = clock::monotonic_ms();
         let mut passed = false;
         while !stopped.load(Ordering::Relaxed) {
-            let result = probe(&health, &addresses);
+            let diagnose = clock::monotonic_ms() - started >= DIAGNOSE_AFTER_MS;
+            let result = probe(&health, &addresses, diagnose);
             passed |= result.is_ok();
             let at_ms = clock::monotonic_ms();
             // A full queue means that init is busy; the next result will do.
@@ -154,8 +157,8 @@ pub fn start(
     Prober(stop)
 }
 
-/// Passes when any of the addresses does.
-pub fn probe(health: &Health, addresses: &[IpAddr]) -> Result<(), String> {
+/// Passes when any of the addresses does. `diagnose`: find out more for the error's text.
+pub fn probe(health: &Health, addresses: &[IpAddr], diagnose: bool) -> Result<(), String> {
     let timeout = Duration::from_secs(u64::from(health.timeout_seconds.max(1)));
     let mut detail = String::new();
     for address in addresses {
@@ -166,7 +169,8 @@ pub fn probe(health: &Health, addresses: &[IpAddr]) -> Result<(), String> {
             }
         }
     }
-    let on_loopback = !addresses.iter().any(IpAddr::is_loopback)
+    let on_loopback = diagnose
+        && !addresses.iter().any(IpAddr::is_loopback)
         && [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].iter().any(|loopback| {
             TcpStream::connect_timeout(&SocketAddr::new(*loopback, health.port), Duration::from_millis(100)).is_ok()
         });
@@ -288,16 +292,16 @@ mod tests {
             (b"", false),
         ] {
             let port = serve(answer);
-            assert_eq!(probe(&health(HealthKind::Http, port), &here).is_ok(), passes, "{answer:?}");
+            assert_eq!(probe(&health(HealthKind::Http, port), &here, true).is_ok(), passes, "{answer:?}");
         }
         let port = serve(b"");
-        assert_eq!(probe(&health(HealthKind::Tcp, port), &here), Ok(()));
+        assert_eq!(probe(&health(HealthKind::Tcp, port), &here, true), Ok(()));
     }
 
     #[test]
     fn a_closed_port_is_named() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = probe(&health(HealthKind::Tcp, closed), &[IpAddr::V4(Ipv4Addr::LOCALHOST)]).unwrap_err();
+        let error = probe(&health(HealthKind::Tcp, closed), &[IpAddr::V4(Ipv4Addr::LOCALHOST)], true).unwrap_err();
         assert_eq!(error, format!("nothing listens on 127.0.0.1:{closed}"));
     }
 }

@@ -61,6 +61,23 @@ pub fn resident_mb(pid: u32) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
+/// The proportional memory of the machines below `data`, in units of 1,000,000 bytes, on average: what several share counts
+/// for each of them in part.
+pub fn proportional_mb(data: &Path) -> Result<f64> {
+    let (mut total, mut count) = (0.0, 0.0);
+    for entry in fs::read_dir(data.join("vms"))? {
+        let Ok(text) = fs::read_to_string(entry?.path().join("machine.json")) else { continue };
+        let record: Value = serde_json::from_str(&text)?;
+        let Some(pid) = record["run"]["pid"].as_u64() else { continue };
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("a machine's memory")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("Pss")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("Pss")?;
+        total += kib * 1024.0 / 1e6;
+        count += 1.0;
+    }
+    Ok(total / count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,8 +85,8 @@ impl Machine for Vm {
                 let spec: Spec = read("spec", &turn.row.spec)?;
                 let wanted = Wanted { release: spec.release, process: spec.process, state };
                 let spec = serde_json::to_value(wanted).map_err(|error| Error::internal(error.to_string()))?;
-                let if_version = Some(turn.row.version);
-                turn.submit(Verb::SetSpec { id: turn.row.id.clone(), spec, if_version }).await.map(drop)
+                // Whoever wished last is heard: the row's version moved with this turn's own report.
+                turn.submit(Verb::SetSpec { id: turn.row.id.clone(), spec, if_version: None }).await.map(drop)
             }
             Step::Destroy => {
                 let id = turn.row.id.as_str();

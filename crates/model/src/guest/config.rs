@@ -188,7 +188,7 @@ pub struct Health {
     /// For `http`, starting with a slash. Any 2xx or 3xx answer passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Between probes once the first has passed; before that they come every 50 ms.
+    /// Between probes once the first has passed; before that they come every 25 ms.
     pub interval_seconds: u32,
     pub timeout_seconds: u32,
     /// Failures this long after the start do not count.

@@ -96,6 +96,7 @@ fn control(shared: &Shared, frame: &Frame, folded: u64) -> Result<(), String> {
             }
         }
         ToHost::Event(event) => {
+            tracing::debug!(seq = event.seq, unix_ns = event.unix_ns, event = ?event.event, "the guest tells");
             if event.seq >= folded {
                 shared.state.send_modify(|state| {
                     state.apply(&event.event);

@@ -94,8 +94,12 @@ impl Machine {
                 _ = channel.wait_closed() => return false,
             }
         };
+        tracing::debug!(id = %self.id, "the guest has reported");
         match channel.configure(config).await {
-            Ok(()) => true,
+            Ok(()) => {
+                tracing::debug!(id = %self.id, "the guest has its configuration");
+                true
+            }
             Err(error @ channel::Error::Refused { .. }) => {
                 live.judge(EndCode::HandshakeFailed, error.to_string());
                 live.process.kill();

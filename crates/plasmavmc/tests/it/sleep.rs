@@ -219,3 +219,68 @@ impl Drop for Small {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
+
+/// One command to a machine's monitor, as another program would give it.
+fn monitor(folder: &Path, command: &str) {
+    use std::io::{BufRead, BufReader, Write};
+    let handle = std::fs::File::open(folder).unwrap();
+    let path = format!("/proc/self/fd/{}/monitor.sock", std::os::fd::AsRawFd::as_raw_fd(&handle));
+    let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+    for (number, command) in ["qmp_capabilities", command].iter().enumerate() {
+        writeln!(&socket, "{{\"execute\":\"{command}\",\"id\":{number}}}").unwrap();
+        let answer = format!("\"id\": {number}");
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line.contains(&answer)), "{command}");
+    }
+}
+
+/// What the next program finds when this one ends in the middle of an act.
+#[tokio::test]
+async fn a_program_that_ends_in_the_middle_leaves_a_machine_that_runs_or_one_that_sleeps() {
+    let Some(ground) = ground().await else { return };
+    let bench = Bench::open(ground).await;
+    let wish = sleeper(ground, "vm_cut", 1, true);
+    bench.engine.ensure(wish.clone()).await.unwrap();
+    bench.until("vm_cut", "ready", plasmavmc::Seen::ready).await;
+    let folder = bench.config.state_dir.join("vm_cut");
+    let config = bench.config.clone();
+    let _ward = bench.close().await;
+
+    // Halted to be saved, and some of the state written: it goes on.
+    let of = folder.clone();
+    tokio::task::spawn_blocking(move || monitor(&of, "stop")).await.unwrap();
+    std::fs::write(folder.join("state"), "half").unwrap();
+    let engine = Service::open(config.clone()).await.unwrap();
+    let seen = until(&engine, "vm_cut", "ready", plasmavmc::Seen::ready).await;
+    assert_eq!((seen.phase, seen.boots), (Phase::Running, 1));
+    let (said, _) = exec(&engine, "vm_cut", &["echo", "on"]).await;
+    assert_eq!(said, "on\n");
+    assert!(!folder.join("state").exists());
+
+    // Recorded as asleep, and its process not ended yet: it sleeps.
+    engine.sleep("vm_cut").await.unwrap();
+    let asleep = std::fs::read_to_string(folder.join("machine.json")).unwrap();
+    engine.ensure(wish.clone()).await.unwrap();
+    until(&engine, "vm_cut", "ready", plasmavmc::Seen::ready).await;
+    engine.close().await;
+    let record = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let mut both = record(&std::fs::read_to_string(folder.join("machine.json")).unwrap());
+    both["asleep"] = record(&asleep)["asleep"].clone();
+    std::fs::write(folder.join("machine.json"), both.to_string()).unwrap();
+    let engine = Service::open(config.clone()).await.unwrap();
+    assert_eq!(engine.observe("vm_cut").unwrap().phase, Phase::Sleeping);
+    assert!(pids(&config.instance_tag).is_empty(), "it sleeps and runs");
+    // What it would have gone on from was used up: it boots and says so.
+    engine.ensure(wish.clone()).await.unwrap();
+    let seen = until(&engine, "vm_cut", "ready", plasmavmc::Seen::ready).await;
+    assert!(seen.origin.why.contains("what was saved of it is gone"), "{:?}", seen.origin);
+
+    // Its process is killed while it stands still: it ended, like any other.
+    engine.pause("vm_cut").await.unwrap();
+    crate::support::kill(engine.observe("vm_cut").unwrap().pid.unwrap());
+    let seen = until(&engine, "vm_cut", "failed", |seen| seen.phase == Phase::Failed).await;
+    assert_eq!(seen.end.unwrap().code, EndCode::VmmKilled);
+    assert_eq!(engine.sleep("vm_cut").await.unwrap_err().code(), "vm_not_running");
+    engine.destroy("vm_cut").await.unwrap();
+    engine.close().await;
+}

@@ -164,7 +164,7 @@ impl Cloud {
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .env("VT_KEYSPACE_LISTEN", format!("127.0.0.1:{}", self.keyspace_port))
             .env("VT_NODE_NAME", "here")
-            .env("VT_LOG", "info,hyper=warn")
+            .env("VT_LOG", std::env::var("VT_LOG").unwrap_or_else(|_| "info,hyper=warn".to_owned()))
             .env("NO_COLOR", "1");
     }
 
