@@ -30,6 +30,12 @@ pub trait Engine: Send + Sync {
     /// `NotRunning`; `Guest` before it has reported for the first time.
     async fn pause(&self, id: &str) -> Result<(), Error>;
 
+    /// Lets a paused machine go on, at once and as it is. One that is not paused: no effect.
+    ///
+    /// # Errors
+    /// `Unknown`; `Guest` when its monitor does not answer.
+    async fn resume(&self, id: &str) -> Result<(), Error>;
+
     /// Saves the machine and ends its process. When this returns, what its memory held is on the disk and outlives a
     /// restart of the host. Asleep already: no effect.
     ///

@@ -28,7 +28,7 @@ pub(crate) struct Record {
     pub wanted: bool,
     /// The process that was started last, until its end was seen.
     pub run: Option<Run>,
-    /// Its virtual CPUs are to stand still.
+    /// Its virtual CPUs are to stand still, if they do; a machine that runs may say it still.
     #[serde(default)]
     pub paused: bool,
     /// It was saved; written when all of it is on the disk, and gone before the first instruction after that.

@@ -244,6 +244,11 @@ impl Engine for Handle {
         to_the_end(id, async move { machine.pause().await }).await
     }
 
+    async fn resume(&self, id: &str) -> Result<(), Error> {
+        let machine = self.machine(id)?;
+        to_the_end(id, async move { machine.resume().await }).await
+    }
+
     async fn sleep(&self, id: &str) -> Result<(), Error> {
         let machine = self.machine(id)?;
         to_the_end(id, async move { machine.sleep().await }).await

@@ -46,6 +46,8 @@ pub struct Turn {
     pub rows: Rows,
     /// The newest revision that this turn's own commands made.
     made: Arc<AtomicU64>,
+    /// The generation of the wish that the newest plan was made for: a turn may change its own row's wish and go on.
+    planned: Arc<AtomicU64>,
     /// The loop's name, for the log of who acted.
     pub actor: String,
     /// The node this loop runs on, for loops on nodes.
@@ -130,6 +132,7 @@ pub async fn drive<M: Machine>(machine: &M, turn: &Turn) -> Result<Report, Error
     let mut last = None;
     for _ in 0..ROUNDS_MAX {
         let seen = machine.observe(&turn).await?;
+        turn.planned.store(turn.row.generation, Ordering::Relaxed);
         let plan = machine.plan(&turn.row, &turn.table, &seen, turn.now_ms());
         if plan.steps.is_empty() {
             return Ok(plan.report);
@@ -168,7 +171,7 @@ async fn publish(turn: &Turn, report: &Report) -> Result<(), Error> {
     }
     let verb = Verb::Observe {
         id: row.id.clone(),
-        generation: row.generation,
+        generation: turn.planned.load(Ordering::Relaxed),
         phase: report.phase.clone(),
         reason: report.reason.clone(),
         status: report.status.clone(),
@@ -364,6 +367,7 @@ impl Loop {
             door: inner.door.clone(),
             rows: inner.rows.clone(),
             made: Arc::default(),
+            planned: Arc::new(AtomicU64::new(row.generation)),
             actor: inner.actor.clone(),
             node: inner.node.clone(),
         };

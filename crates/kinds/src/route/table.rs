@@ -82,7 +82,9 @@ pub fn desired(table: &Table, settings: &Settings) -> fiberlb::Desired {
         };
         let asleep = vms().filter(|vm| {
             let status: vm::Status = read("status", &vm.status).unwrap_or_default();
-            status.rested && vm.phase != "failed" && !serves(vm) && of_process(vm).is_some()
+            // One whose wish has just changed serves in a moment, or can be woken.
+            let soon = status.rested && vm.phase != "failed" || vm.phase == "ready";
+            soon && !serves(vm) && of_process(vm).is_some()
         });
         let asleep = asleep.map(|vm| vm.id.to_string()).collect();
         let ready = vms().filter(|vm| serves(vm));

@@ -94,8 +94,10 @@ pub struct Seen {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Image, network, hypervisor: all that a start takes, each step idempotent. One that rests goes on.
+    /// Image, network, hypervisor: all that a start takes, each step idempotent. One that sleeps goes on.
     Start,
+    /// One that stands still goes on.
+    Resume,
     Pause,
     Sleep,
     /// Changes the row's own wish; `why` is for the log of what happened.
@@ -115,9 +117,16 @@ pub fn plan(row: &Row, table: &Table, seen: &Seen, now_ms: u64) -> Plan<Step> {
     (status.address4, status.address6) = seen.addresses.clone();
     let (wish, rest) = wish_of(row);
     if seen.wanted && wish != State::Running {
-        let steps = vec![Step::Wish { state: State::Running, why: "a client waits for it" }];
-        let reason = Reason::waiting("waking", "a client waits for it");
-        return said(&row.phase, Some(reason), &status, Next::Wait, steps);
+        // Someone is waiting: once the wish is on record the act follows at once, and the report after both.
+        let wish = Step::Wish { state: State::Running, why: "a client waits for it" };
+        let report = Report {
+            phase: row.phase.clone(),
+            reason: row.reason.clone(),
+            status: row.status.clone(),
+            next: Next::Wait,
+        };
+        let warm = seen.machine.as_ref().is_some_and(|machine| machine.stand == Stand::Warm);
+        return Plan { steps: vec![wish, if warm { Step::Resume } else { Step::Start }], report };
     }
     let Some(machine) = &seen.machine else {
         if let Some(reason) = row.reason.as_ref().filter(|reason| gave_up(row, reason, now_ms)) {
@@ -244,7 +253,8 @@ fn at_rest(
         // A sleeping machine stands still again only after it ran.
         (_, State::Running) | (State::Sleeping | State::Running, State::Warm) => {
             let reason = Reason::waiting("waking", "the machine goes on where it was");
-            said("starting", Some(reason), &status, Next::After(1000), vec![Step::Start])
+            let step = if is == State::Warm { Step::Resume } else { Step::Start };
+            said("starting", Some(reason), &status, Next::After(1000), vec![step])
         }
         (State::Running, State::Sleeping) => said(phase, None, &status, Next::Wait, Vec::new()),
     }

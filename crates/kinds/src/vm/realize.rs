@@ -79,6 +79,7 @@ impl Machine for Vm {
         let engines = self.engines()?;
         match step {
             Step::Start => self.start(engines, turn).await,
+            Step::Resume => engines.machines.resume(turn.row.id.as_str()).await.map_err(machine_fault),
             Step::Pause => engines.machines.pause(turn.row.id.as_str()).await.map_err(machine_fault),
             Step::Sleep => engines.machines.sleep(turn.row.id.as_str()).await.map_err(machine_fault),
             Step::Wish { state, .. } => {

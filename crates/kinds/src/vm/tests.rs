@@ -173,7 +173,7 @@ fn every_stand_meets_every_wish() {
         ("resting", Running, "running", ("ready", None), None),
         ("warm", Warm, "warm", ("warm", None), None),
         ("warm", Warm, "sleeping", ("warm", Some("falling_asleep")), Some(Step::Sleep)),
-        ("warm", Warm, "running", ("starting", Some("waking")), Some(Step::Start)),
+        ("warm", Warm, "running", ("starting", Some("waking")), Some(Step::Resume)),
         ("sleeping", Sleeping, "sleeping", ("sleeping", None), None),
         ("sleeping", Sleeping, "running", ("starting", Some("waking")), Some(Step::Start)),
         // It runs before it stands still.
@@ -211,7 +211,9 @@ fn requests_are_answered_before_a_machine_rests() {
 fn who_is_not_asked_rests_and_who_is_asked_wakes() {
     let wish = |state| vec![Step::Wish { state, why: "" }];
     let same = |steps: &[Step], wanted: &[Step]| match (steps, wanted) {
-        ([Step::Wish { state, .. }], [Step::Wish { state: wanted, .. }]) => state == wanted,
+        ([Step::Wish { state, .. }, rest @ ..], [Step::Wish { state: wanted, .. }, others @ ..]) => {
+            state == wanted && rest == others
+        }
         (steps, wanted) => steps == wanted,
     };
     let at = |phase: &str, state: &str, rests: bool, since_s: u64, seen: Seen| {
@@ -221,6 +223,8 @@ fn who_is_not_asked_rests_and_who_is_asked_wakes() {
     };
     let idle = |seconds: Option<u64>| Seen { idle_ms: seconds.map(|s| s * 1000), ..seen(Guest::Ready) };
     let none: Vec<Step> = Vec::new();
+    let woken = vec![Step::Wish { state: super::State::Running, why: "" }, Step::Start];
+    let resumed = vec![Step::Wish { state: super::State::Running, why: "" }, Step::Resume];
     let cases = [
         (at("ready", "running", true, 100, idle(Some(10))), wish(super::State::Warm)),
         (at("ready", "running", true, 100, idle(Some(9))), none.clone()),
@@ -234,12 +238,9 @@ fn who_is_not_asked_rests_and_who_is_asked_wakes() {
         (at("warm", "warm", true, 19, standing(Stand::Warm)), none.clone()),
         (at("warm", "warm", false, 1000, standing(Stand::Warm)), none.clone()),
         (at("sleeping", "sleeping", true, 1000, standing(Stand::Sleeping)), none.clone()),
-        (
-            at("sleeping", "sleeping", true, 1, Seen { wanted: true, ..standing(Stand::Sleeping) }),
-            wish(super::State::Running),
-        ),
+        (at("sleeping", "sleeping", true, 1, Seen { wanted: true, ..standing(Stand::Sleeping) }), woken.clone()),
         // Asleep by hand: a client wakes it all the same.
-        (at("warm", "warm", false, 1, Seen { wanted: true, ..standing(Stand::Warm) }), wish(super::State::Running)),
+        (at("warm", "warm", false, 1, Seen { wanted: true, ..standing(Stand::Warm) }), resumed),
     ];
     for (number, (steps, wanted)) in cases.into_iter().enumerate() {
         assert!(same(&steps, &wanted), "case {number}: {steps:?}");

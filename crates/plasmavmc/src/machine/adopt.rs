@@ -96,6 +96,7 @@ impl Machine {
                 process.kill();
                 return Err((EndCode::StartFailed, "it was never let go".to_owned()));
             }
+            Ok(RunState::Running) => self.state.lock().record.paused = false,
             // Halted to be saved, or to go on from what was, when the program ended that did it.
             Ok(RunState::Paused | RunState::Saved) if !paused => {
                 if let Err(error) = monitor.cont().await {

@@ -36,6 +36,16 @@ impl Machine {
         Ok(())
     }
 
+    /// See [`crate::Engine::resume`]. Runs to its end once begun.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), Error> {
+        let _turn = self.gate.lock().await;
+        if self.state.lock().phase != Phase::Warm {
+            return Ok(());
+        }
+        let (_, monitor) = self.awake()?;
+        self.go_on(&monitor).await
+    }
+
     /// See [`crate::Engine::sleep`]. Runs to its end once begun.
     pub async fn sleep(self: &Arc<Self>) -> Result<(), Error> {
         let _turn = self.gate.lock().await;
@@ -88,9 +98,10 @@ impl Machine {
 
     /// Lets a halted machine run. Its clock is set when its guest is next spoken to.
     pub(super) async fn go_on(&self, monitor: &qmp::Client) -> Result<(), Error> {
-        self.keep(|record| record.paused = false)?;
         let went = monitor.cont().await;
         went.map_err(|error| Error::Guest { id: self.id.clone(), why: error.to_string() })?;
+        // Not written down: whoever finds it running will not take it for paused, and someone waits for it.
+        self.state.lock().record.paused = false;
         self.enter(Phase::Running);
         let channel = self.channel();
         if let Ok(channel) = channel

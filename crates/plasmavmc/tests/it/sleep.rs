@@ -107,6 +107,12 @@ async fn a_paused_machine_stands_still_and_goes_on() {
     let (said, _) = exec(&engine, "vm_warm", &["echo", "on"]).await;
     assert_eq!(said, "on\n");
     assert!(stood > 0);
+    engine.pause("vm_warm").await.unwrap();
+    engine.resume("vm_warm").await.unwrap();
+    engine.resume("vm_warm").await.unwrap();
+    assert_eq!(engine.observe("vm_warm").unwrap().phase, Phase::Running);
+    let (said, _) = exec(&engine, "vm_warm", &["echo", "on"]).await;
+    assert_eq!(said, "on\n");
     // From standing still to sleep, and straight to its end.
     engine.pause("vm_warm").await.unwrap();
     engine.sleep("vm_warm").await.unwrap();
