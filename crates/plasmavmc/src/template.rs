@@ -63,6 +63,8 @@ const RENEW_MS: u64 = 60 * 60 * 1000;
 const AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Not used for this long, its memory is given back; the copy on the disk stays.
 const IDLE_MS_MAX: u64 = 10 * 60 * 1000;
+/// All templates in use together, in bytes of the host's memory.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// One that could not be made is tried again after this.
 const RETRY_MS: u64 = 10 * 60 * 1000;
 /// All templates on the disk together, in bytes.
@@ -134,12 +136,25 @@ impl Templates {
         self.entries.lock().insert(template.key.clone(), failed);
     }
 
-    /// Gives back the memory of those that nobody used for long.
+    /// Gives back the memory of those that nobody used for long, and of the longest unused while all together hold too
+    /// much. Clones go on with what they share.
     pub fn tidy(&self, now_ms: u64) {
-        self.entries.lock().retain(|_, entry| match entry {
-            Entry::Ready { used_at_ms, .. } => now_ms.saturating_sub(*used_at_ms) < IDLE_MS_MAX,
-            Entry::Making | Entry::Failed { .. } => true,
-        });
+        let mut entries = self.entries.lock();
+        let mut ready: Vec<(u64, String, u64)> = Vec::new();
+        for (key, entry) in &*entries {
+            if let Entry::Ready { template, used_at_ms } = entry {
+                let bytes = template.memory.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+                ready.push((*used_at_ms, key.clone(), bytes));
+            }
+        }
+        ready.sort_unstable();
+        let mut total: u64 = ready.iter().map(|(_, _, bytes)| bytes).sum();
+        for (used_at_ms, key, bytes) in ready {
+            if total > MEMORY_BYTES_MAX || now_ms.saturating_sub(used_at_ms) >= IDLE_MS_MAX {
+                entries.remove(&key);
+                total -= bytes;
+            }
+        }
     }
 }
 

@@ -364,7 +364,7 @@ impl Standing<'_> {
                 }
             }
         }
-        let own_ready = self.own.iter().filter(|instance| ready(instance)).count();
+        let own_ready = self.own.iter().filter(|instance| settled(instance)).count();
         // New ones, up to the surge above the desired count. Into an empty env all at once.
         let room = if self.old.is_empty() { self.desired } else { self.desired + SURGE };
         let have = self.own.len() + self.old.len();
@@ -377,14 +377,15 @@ impl Standing<'_> {
             let spec = vm::Wanted { release, process, state: vm::State::Running };
             steps.push(Step::Create { name, spec });
         }
-        // Old ones that serve nobody go at once; those that serve, one for each new one that is ready.
-        let (serving, idle): (Vec<_>, Vec<_>) = self.old.iter().copied().partition(|instance| ready(instance));
+        // Old ones that serve nobody go at once; those that serve, or would when they are asked, one for each new one that
+        // is ready.
+        let (serving, idle): (Vec<_>, Vec<_>) = self.old.iter().copied().partition(|instance| settled(instance));
         steps.extend(idle.iter().map(|(vm, _)| delete(vm, "replaced before it served")));
         let spare = (own_ready + serving.len()).saturating_sub(self.desired);
         steps.extend(serving.iter().take(spare).map(|(vm, _)| delete(vm, "replaced by a newer instance")));
         // Scaled down: those that are not ready first, then the youngest.
         let mut own: Vec<_> = self.own.clone();
-        own.sort_by_key(|instance| (ready(instance), std::cmp::Reverse(instance.0.id.clone())));
+        own.sort_by_key(|instance| (settled(instance), std::cmp::Reverse(instance.0.id.clone())));
         let surplus = own.len().saturating_sub(self.desired);
         steps.extend(own.iter().take(surplus).map(|(vm, _)| delete(vm, "scaled down")));
         steps

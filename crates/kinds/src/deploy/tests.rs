@@ -281,6 +281,24 @@ fn scaling_down_takes_those_that_do_not_serve_first() {
 }
 
 #[test]
+fn an_instance_that_sleeps_would_serve_and_counts_as_one() {
+    let mut cloud = Cloud::new(1);
+    let old = cloud.deploy(1, 1, "live");
+    cloud.vm(1, &old, 1, "sleeping");
+    cloud.route(&[]);
+    let (steps, report, _) = cloud.plan(&old);
+    assert_eq!((steps, report.phase.as_str(), report.reason), (Vec::new(), "live", None));
+    // It stays until another serves.
+    let deploy = cloud.deploy(2, 2, "rolling");
+    assert_eq!(cloud.steps(&deploy), ["create web-2 2"]);
+    cloud.vm(2, &deploy, 2, "starting");
+    assert!(cloud.steps(&deploy).is_empty());
+    cloud.rows.pop();
+    cloud.vm(2, &deploy, 2, "ready");
+    assert_eq!(cloud.steps(&deploy), ["delete 1"]);
+}
+
+#[test]
 fn a_changed_secret_replaces_instances_by_the_same_rules() {
     let mut cloud = Cloud::new(1);
     let deploy = cloud.deploy(1, 1, "live");

@@ -97,6 +97,12 @@ impl Machine {
                 return Err((EndCode::StartFailed, "it was never let go".to_owned()));
             }
             Ok(RunState::Running) => self.state.lock().record.paused = false,
+            // All of its state was written when the program ended: what is left is to make it durable.
+            Ok(RunState::Saved) if self.finish_sleep(run).await => {
+                process.kill();
+                process.ended().await;
+                return Err((EndCode::Asleep, String::new()));
+            }
             // Halted to be saved, or to go on from what was, when the program ended that did it.
             Ok(RunState::Paused | RunState::Saved) if !paused => {
                 if let Err(error) = monitor.cont().await {

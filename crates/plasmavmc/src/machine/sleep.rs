@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Live, Machine, SCRATCH_FILE};
 use crate::Error;
 use crate::qmp;
-use crate::record::Asleep;
+use crate::record::{Asleep, Run};
 use crate::saved::{self, Manifest};
 use crate::seen::{EndCode, Phase};
 
@@ -115,15 +115,29 @@ impl Machine {
     /// The error is the end of a sentence.
     async fn save(&self, monitor: &qmp::Client) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
-        let (spec, run) = {
-            let state = self.state.lock();
-            (state.record.spec.clone(), state.record.run.clone())
-        };
-        let run = run.ok_or("it has no process")?;
-        let shape = self.context.shape(&spec, run.accelerator);
+        let run = self.state.lock().record.run.clone().ok_or("it has no process")?;
         let state = saved::create(&self.folder.join(saved::STATE)).map_err(text)?;
         let written = tokio::time::timeout(SAVE_DEADLINE, monitor.save(state.into())).await;
         written.map_err(|_| "its state was not written in time")?.map_err(|error| error.to_string())?;
+        self.keep_saved(&run).await
+    }
+
+    /// Ends what an earlier program began, as far as a halted machine whose state is written. False when it cannot be.
+    pub(super) async fn finish_sleep(&self, run: &Run) -> bool {
+        match self.keep_saved(run).await {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::warn!(id = %self.id, why, "a machine that was to sleep goes on running");
+                false
+            }
+        }
+    }
+
+    /// Makes what was saved durable, and then says so.
+    async fn keep_saved(&self, run: &Run) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let spec = self.state.lock().record.spec.clone();
+        let shape = self.context.shape(&spec, run.accelerator);
         let (folder, now_ms, has_scratch) = (self.folder.clone(), self.context.clock.now_ms(), shape.scratch);
         let durable = move || {
             if has_scratch {
@@ -132,7 +146,7 @@ impl Machine {
             Manifest::seal(&folder, shape, now_ms)
         };
         tokio::task::spawn_blocking(durable).await.map_err(|error| error.to_string())?.map_err(text)?;
-        let asleep = Asleep { since_ms: now_ms, boot_id: run.boot_id, started_at_ms: run.started_at_ms };
+        let asleep = Asleep { since_ms: now_ms, boot_id: run.boot_id.clone(), started_at_ms: run.started_at_ms };
         self.keep(|record| (record.asleep, record.paused) = (Some(asleep), false)).map_err(|error| error.to_string())
     }
 }

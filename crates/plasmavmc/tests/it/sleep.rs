@@ -290,3 +290,87 @@ async fn a_program_that_ends_in_the_middle_leaves_a_machine_that_runs_or_one_tha
     engine.destroy("vm_cut").await.unwrap();
     engine.close().await;
 }
+
+/// Set in the copy of this test program that is to be killed.
+const CHILD: &str = "VT_TEST_SLEEP_STATE";
+const TAG: &str = "VT_TEST_SLEEP_TAG";
+const ROUNDS: u64 = 8;
+/// A round's program is killed within this time after it began, in milliseconds: a sleep and a wake take less.
+const LIFE_MS: u64 = 2_500;
+
+fn restless(ground: &Ground) -> Spec {
+    let counting = "n=0; while true; do n=$((n+1)); echo $n > /run/count; sleep 0.05; done";
+    Spec { sleeps: true, ..spec(ground, "vm_restless", 1, &["sh", "-c", counting]) }
+}
+
+/// Runs as a program of its own: puts a machine to sleep, wakes it, halts it, lets it go, until it is killed. Without the
+/// variables it does nothing.
+#[tokio::test]
+async fn the_program_that_never_lets_a_machine_rest() {
+    let (Some(state), Ok(tag)) = (std::env::var_os(CHILD), std::env::var(TAG)) else { return };
+    let ground = ground().await.unwrap();
+    let mut config = Bench::config(ground, state.into());
+    config.instance_tag = tag;
+    let engine = Service::open(config).await.unwrap();
+    engine.ensure(restless(ground)).await.unwrap();
+    until(&engine, "vm_restless", "ready", plasmavmc::Seen::ready).await;
+    println!("it begins");
+    loop {
+        engine.sleep("vm_restless").await.unwrap();
+        engine.ensure(restless(ground)).await.unwrap();
+        until(&engine, "vm_restless", "ready", plasmavmc::Seen::ready).await;
+        engine.pause("vm_restless").await.unwrap();
+        engine.resume("vm_restless").await.unwrap();
+        until(&engine, "vm_restless", "ready", plasmavmc::Seen::ready).await;
+    }
+}
+
+/// The program is killed at times drawn from a seed, `VT_SLEEP_SEED` for another; the machine never loses its memory.
+#[tokio::test]
+async fn whenever_the_program_is_killed_the_machine_goes_on_where_it_was() {
+    let Some(ground) = ground().await else { return };
+    let bench = Bench::closed(ground).await;
+    let mut seed: u64 = std::env::var("VT_SLEEP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    let mut counted = 0;
+    for round in 0..ROUNDS {
+        let output = bench.folder().join("output");
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sleep::the_program_that_never_lets_a_machine_rest", "--nocapture"])
+            .env(CHILD, &bench.config.state_dir)
+            .env(TAG, &bench.config.instance_tag)
+            .stdout(std::fs::File::create(&output).unwrap())
+            .spawn()
+            .unwrap();
+        let begun = async {
+            while !std::fs::read_to_string(&output).unwrap().contains("it begins") {
+                assert!(program.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(&output).unwrap());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::PATIENCE, begun).await.unwrap();
+        // Source: Steele and others, "Fast splittable pseudorandom number generators", 2014 (splitmix64).
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let life_ms = (mixed ^ (mixed >> 27)) % LIFE_MS;
+        tokio::time::sleep(Duration::from_millis(life_ms)).await;
+        program.kill().unwrap();
+        program.wait().unwrap();
+
+        let engine = Service::open(bench.config.clone()).await.unwrap();
+        let found = engine.observe("vm_restless").unwrap();
+        let alive = matches!(found.phase, Phase::Running | Phase::Warm | Phase::Sleeping);
+        assert!(alive, "round {round}, killed after {life_ms} ms: {found:#?}");
+        engine.ensure(restless(ground)).await.unwrap();
+        let seen = until(&engine, "vm_restless", "ready", plasmavmc::Seen::ready).await;
+        assert_eq!(seen.boots, 1, "round {round}, killed after {life_ms} ms: {:?}", seen.origin);
+        let (count, _) = exec(&engine, "vm_restless", &["cat", "/run/count"]).await;
+        let count: u64 = count.trim().parse().unwrap_or(counted);
+        assert!(
+            count >= counted,
+            "round {round}, killed after {life_ms} ms: it counted to {counted}, and says {count}"
+        );
+        counted = count;
+        engine.close().await;
+    }
+    assert!(counted > 0);
+}

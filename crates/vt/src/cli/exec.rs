@@ -106,7 +106,9 @@ async fn instance(session: &Session, api: &Api, args: &ExecArgs) -> Result<Item,
         None => {
             let why = vms.iter().find_map(|vm| Some(format!("{}: {}", vm.row.name, vm.row.reason.as_ref()?.message)));
             let failure = Failure::new(Code::Unavailable, format!("no instance of {} is ready", session.place()));
-            Err(failure.why(why.unwrap_or_default()).hint("vt status; vt why"))
+            let rests = vms.iter().any(|vm| matches!(vm.row.phase.as_str(), "resting" | "warm" | "sleeping"));
+            let hint = if rests { "vt wake" } else { "vt status; vt why" };
+            Err(failure.why(why.unwrap_or_default()).hint(hint))
         }
     }
 }

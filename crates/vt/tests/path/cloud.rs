@@ -192,7 +192,9 @@ impl Cloud {
             }
             drop(child);
             let health = curl(&["-k", &format!("https://127.0.0.1:{}/ready", self.api_port)]);
-            (health.code == 0 && health.stdout.contains("ready")).then_some(())
+            // The command line's context is written a moment after the API listens.
+            let known = self.folder.join("client.toml").exists();
+            (known && health.code == 0 && health.stdout.contains("ready")).then_some(())
         });
     }
 
