@@ -4,8 +4,9 @@
 //!   halt -> save devices (and memory that is no file) -> all of it durable, with checksums -> record: asleep -> end
 //! ```
 //!
-//! Whatever fails before the record is written, the machine goes on running, and so it does when this program dies there:
-//! the next one finds a machine that stands still and is not to. After the record it sleeps, whatever happens to its process.
+//! Whatever fails before the record is written, the machine goes on running. When this program dies before the state is
+//! written, the next one lets the machine go on; after that it writes the record. With the record it sleeps, whatever happens
+//! to its process.
 
 use std::fs::File;
 use std::io;
