@@ -11,7 +11,8 @@
 //!   template is one owner's, holds nothing of any machine, and is made anew again and again.
 //! - The memory of a template in use is a sealed file without a name: processes in a jail open it for writing, because the
 //!   monitor knows no other way, and cannot write to it, by whatever way. The copy on the disk is read by this program alone.
-//! - They are kept as long as the host is not restarted, within a budget; the longest unused goes first.
+//! - They are kept as long as the host is not restarted, within budgets: on the disk the oldest goes first, in memory the
+//!   longest unused.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -78,6 +79,8 @@ const PLACEHOLDER_MAC: &str = "02:00:00:00:00:01";
 pub(crate) struct Template {
     key: String,
     folder: PathBuf,
+    /// Kept open: a renewed template takes the folder's place, and its state does not fit this memory.
+    state: File,
     /// Sealed: nobody writes to it.
     memory: File,
     made_at_ms: u64,
@@ -86,7 +89,8 @@ pub(crate) struct Template {
 impl Template {
     /// The devices' state, for one clone.
     pub fn state(&self) -> io::Result<File> {
-        File::open(self.folder.join(saved::STATE))
+        // Opened anew, each reader begins at the beginning.
+        File::open(format!("/proc/self/fd/{}", self.state.as_raw_fd()))
     }
 
     /// The memory, to begin with.
@@ -283,7 +287,9 @@ impl Context {
         let manifest = stored.await.map_err(|error| error.to_string())?;
         let manifest = manifest.map_err(|error| format!("it cannot be stored: {error}"))?;
         let made_at_ms = manifest.saved_at_ms;
-        let mut template = Template { key: key.to_owned(), folder: folder.path().to_owned(), memory, made_at_ms };
+        let state = File::open(folder.path().join(saved::STATE)).map_err(|error| error.to_string())?;
+        let mut template =
+            Template { key: key.to_owned(), folder: folder.path().to_owned(), state, memory, made_at_ms };
         self.try_clone(&manifest.shape, &template).await?;
         let place = self.template_folder(prepared, key);
         let moved = move_over(&folder.keep(), &place);
@@ -336,8 +342,7 @@ impl Context {
         drop(channel);
         making.end().await?;
         // The process that could write to it is gone.
-        fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(|error| format!("its memory cannot be sealed: {error}"))?;
+        seal(&memory).map_err(|error| format!("its memory cannot be sealed: {error}"))?;
         Ok(memory)
     }
 
@@ -405,7 +410,7 @@ impl Context {
     }
 }
 
-/// What a machine without an owner goes on from.
+/// What a machine with placeholders for devices goes on from.
 enum Saved {
     Nothing(Kernel),
     State(File),
@@ -464,6 +469,11 @@ fn memory(bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// From now on nobody writes to it, by whatever descriptor.
+fn seal(memory: &File) -> io::Result<()> {
+    Ok(fcntl_add_seals(memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?)
+}
+
 /// Everything that must be equal, and whose it is.
 fn key(prepared: &Prepared, owner: &str, shape: &Shape) -> String {
     let shape = serde_json::to_vec(shape).expect("a shape is always JSON");
@@ -491,12 +501,12 @@ fn load(folder: &Path, key: &str, shape: &Shape, now_ms: u64) -> Result<Option<A
     let read = || {
         let memory = memory(shape.memory_bytes)?;
         scratch::copy_data(&File::open(folder.join(saved::MEMORY))?, &memory)?;
-        fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok::<_, io::Error>(memory)
+        seal(&memory)?;
+        Ok::<_, io::Error>((File::open(folder.join(saved::STATE))?, memory))
     };
-    let memory = read().map_err(|error| error.to_string())?;
+    let (state, memory) = read().map_err(|error| error.to_string())?;
     let (key, folder, made_at_ms) = (key.to_owned(), folder.to_owned(), manifest.saved_at_ms);
-    Ok(Some(Arc::new(Template { key, folder, memory, made_at_ms })))
+    Ok(Some(Arc::new(Template { key, folder, state, memory, made_at_ms })))
 }
 
 fn move_over(from: &Path, to: &Path) -> io::Result<()> {
