@@ -14,11 +14,11 @@ pub const ALL: &[Scenario] = &[
     ("rest::sleep_by_hand_outlives_the_program", sleep_by_hand_outlives_the_program),
 ];
 
-/// An app that rests after two seconds and sleeps two seconds later.
+/// An app that rests after four seconds and sleeps two seconds later.
 fn idler(cloud: &Cloud, name: &str) -> PathBuf {
     let folder = cloud.app(name, "v1", 1);
     let manifest = cloud.manifest(name, "v1", 1);
-    let rests = "scaling = { min = 0, idle_seconds = 2, warm_seconds = 2 }";
+    let rests = "scaling = { min = 0, idle_seconds = 4, warm_seconds = 2 }";
     fs::write(folder.join("vt.toml"), manifest.replace("scaling = { min = 1, max = 5 }", rests)).unwrap();
     folder
 }
@@ -39,7 +39,7 @@ fn an_idle_app_sleeps_and_a_request_wakes_it(cloud: &Cloud) {
     cloud.vt(&folder, &["exec", "--", "sh", "-c", "echo kept > /run/mark"]).ok();
     let first = instance(cloud, &folder);
     // Who asks keeps it awake.
-    for _ in 0..8 {
+    for _ in 0..12 {
         assert!(cloud.get(&url).ok().stdout.contains("200 OK"));
         assert_eq!(instance(cloud, &folder)["phase"], "ready");
         std::thread::sleep(std::time::Duration::from_millis(500));
